@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -23,9 +24,11 @@ __all__ = [
     "Column",
     "Direction",
     "LossReason",
+    "Peer",
     "PeerKind",
     "Protocol",
     "Verdict",
+    "Workload",
 ]
 
 SCHEMA_VERSION = 1
@@ -74,6 +77,36 @@ class Verdict(StrEnum):
     LISTENING = "listening"
 
 
+class Workload(NamedTuple):
+    """The top of a pod's owner chain: what a policy is written for.
+
+    >>> Workload("shop", "Deployment", "cart").slug
+    'deployment-cart'
+    """
+
+    namespace: str
+    kind: str
+    name: str
+
+    @property
+    def slug(self) -> str:
+        """``kind-name`` in lower case: the name of this workload's policy."""
+        return f"{self.kind}-{self.name}".lower()
+
+
+class Peer(NamedTuple):
+    """The peer columns of a row. ``ip`` is None when peers overflowed.
+
+    For ``PeerKind.NODE``, ``workload_kind`` is ``Node`` and ``workload`` the node's name.
+    """
+
+    ip: str | None
+    kind: PeerKind
+    namespace: str | None = None
+    workload_kind: str | None = None
+    workload: str | None = None
+
+
 class LossReason(StrEnum):
     """Why the record is less than what happened. ``count`` counts events unless said."""
 
@@ -114,7 +147,9 @@ _text = pa.dictionary(pa.int32(), pa.string())
 _instant = pa.timestamp("us", tz="UTC")
 
 
-def _column(name: str, type_: pa.DataType, meaning: str, *, null: bool = False, unit: str = "") -> Column:
+def _column(
+    name: str, type_: pa.DataType, meaning: str, *, null: bool = False, unit: str = ""
+) -> Column:
     return Column(name, type_, null, unit, meaning)
 
 
@@ -129,7 +164,9 @@ COLUMNS: tuple[Column, ...] = (
     _column("direction", _text, "ingress: the peer opened it; egress: this pod did"),
     _column("protocol", _text, "TCP, UDP, SCTP or ICMP"),
     _column("port", pa.int32(), "the service side's port; 0 for ICMP and SCTP", unit="port"),
-    _column("target_port", pa.int32(), "the backend's port behind a Service", null=True, unit="port"),
+    _column(
+        "target_port", pa.int32(), "the backend's port behind a Service", null=True, unit="port"
+    ),
     _column("peer_ip", _text, "canonical address; null when peers overflowed", null=True),
     _column("peer_kind", _text, "workload, service, node, external, loopback or unknown"),
     _column("peer_namespace", _text, "namespace of the peer", null=True),
@@ -137,7 +174,9 @@ COLUMNS: tuple[Column, ...] = (
     _column("peer_workload", _text, "name of the peer's top owner", null=True),
     _column("peer_name", _text, "DNS name of the peer, where known", null=True),
     _column("verdict", _text, "allowed, denied, audited, refused, failed or listening"),
-    _column("connections", pa.int64(), "connections opened, or UDP flows begun", unit="connections"),
+    _column(
+        "connections", pa.int64(), "connections opened, or UDP flows begun", unit="connections"
+    ),
     _column("bytes_sent", pa.int64(), "payload sent by the pod", unit="bytes"),
     _column("bytes_received", pa.int64(), "payload received by the pod", unit="bytes"),
     _column("rtt_us", pa.int64(), "largest smoothed round trip", null=True, unit="µs"),
@@ -147,10 +186,7 @@ COLUMNS: tuple[Column, ...] = (
 """The columns of a flow file, in order. ``cluster`` and ``date`` stand in the path only."""
 
 FLOW_SCHEMA: pa.Schema = pa.schema(
-    [
-        pa.field(c.name, c.type, c.nullable, {"unit": c.unit, "meaning": c.meaning})
-        for c in COLUMNS
-    ],
+    [pa.field(c.name, c.type, c.nullable, {"unit": c.unit, "meaning": c.meaning}) for c in COLUMNS],
     metadata={VERSION_KEY: str(SCHEMA_VERSION).encode()},
 )
 

@@ -1,0 +1,192 @@
+"""Contract 3 in Python: the layout of every BPF map. Says the same as ``bpf/layout.h``.
+
+Structures are numpy dtypes, so that a batch read from the kernel is a table at once.
+``tests/kernel/test_layout.py`` compares them with the BTF of the loaded maps.
+
+>>> FLOW_KEY.itemsize, FLOW.itemsize
+(32, 56)
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import numpy as np
+
+from portforge.schema import LossReason
+
+__all__ = [
+    "ADDRESS",
+    "CONFIG",
+    "FLOW",
+    "FLOW_KEY",
+    "KERNEL_LOSSES",
+    "LISTENER",
+    "LISTENER_KEY",
+    "PEER",
+    "PEER_KEY",
+    "POD",
+    "POD_NAME",
+    "PROTOCOLS",
+    "RULE",
+    "RULE_KEY",
+    "Direction",
+    "Established",
+    "Mode",
+    "Restrict",
+    "Scope",
+    "Verdict",
+    "packed_address",
+    "unpacked_address",
+]
+
+
+class Direction(IntEnum):
+    """Who opened the connection."""
+
+    INGRESS = 0
+    EGRESS = 1
+
+
+class Verdict(IntEnum):
+    """What became of it."""
+
+    ALLOWED = 0
+    DENIED = 1
+    AUDITED = 2
+    REFUSED = 3
+    FAILED = 4
+
+
+class Mode(IntEnum):
+    """What a policy does."""
+
+    RECORD = 0
+    AUDIT = 1
+    ENFORCE = 2
+
+
+class Established(IntEnum):
+    """What a change of policy does to open connections."""
+
+    REJUDGE = 0
+    KEEP = 1
+
+
+class Restrict(IntEnum):
+    """Bits of ``POD.restricted``."""
+
+    INGRESS = 1
+    EGRESS = 2
+
+
+class Scope(IntEnum):
+    """Whether the traffic left the pod."""
+
+    REMOTE = 0
+    LOOPBACK = 1
+
+
+PROTOCOLS = {"ICMP": 1, "TCP": 6, "UDP": 17, "SCTP": 132}
+"""Protocol name to IP protocol number; ICMPv6 (58) is recorded as 1."""
+
+KERNEL_LOSSES = (
+    LossReason.PEERS_OVERFLOWED,
+    LossReason.FLOWS_OVERFLOWED,
+    LossReason.SOCKET_STORAGE,
+    LossReason.UNPARSED,
+    LossReason.PODS_OVERFLOWED,
+    LossReason.LISTENERS_OVERFLOWED,
+    LossReason.UNPLACED,
+)
+"""Loss reasons by their index in the kernel's ``losses`` array."""
+
+ADDRESS = np.dtype(("u1", 16))
+
+FLOW_KEY = np.dtype(
+    [
+        ("cgroup", "u8"),
+        ("peer", ADDRESS),
+        ("port", "u2"),
+        ("protocol", "u1"),
+        ("direction", "u1"),
+        ("verdict", "u1"),
+        ("scope", "u1"),
+        ("unused", "u2"),
+    ]
+)
+FLOW = np.dtype(
+    [
+        ("connections", "u8"),
+        ("bytes_sent", "u8"),
+        ("bytes_received", "u8"),
+        ("first_ns", "u8"),
+        ("last_ns", "u8"),
+        ("rtt_us", "u4"),
+        ("retransmits", "u4"),
+        ("policy", "u4"),
+        ("rule", "u4"),
+    ]
+)
+POD = np.dtype(
+    [
+        ("policy", "u4"),
+        ("mode", "u1"),
+        ("established", "u1"),
+        ("restricted", "u1"),
+        ("unused", "u1"),
+    ]
+)
+POD_NAME = np.dtype([("name", "S128"), ("born_ns", "u8"), ("died_ns", "u8")])
+RULE_KEY = np.dtype(
+    [
+        ("prefixlen", "u4"),
+        ("policy", "u4"),
+        ("direction", "u1"),
+        ("protocol", "u1"),
+        ("port", ">u2"),
+    ]
+)
+RULE = np.dtype([("peer_set", "u4"), ("rule", "u4")])
+PEER_KEY = np.dtype([("prefixlen", "u4"), ("peer_set", "u4"), ("address", ADDRESS)])
+PEER = np.dtype([("allowed", "u4")])
+LISTENER_KEY = np.dtype(
+    [("cgroup", "u8"), ("port", "u2"), ("protocol", "u1"), ("scope", "u1"), ("unused", "u4")]
+)
+LISTENER = np.dtype([("live", "u4"), ("snapshot", "u4"), ("since_ns", "u8")])
+CONFIG = np.dtype(
+    [
+        ("kubepods", "u8"),
+        ("flush_ns", "u8"),
+        ("attached_ns", "u8"),
+        ("kubepods_level", "u4"),
+        ("generation", "u4"),
+        ("active", "u4"),
+        ("ready", "u4"),
+        ("epoch", "u4"),
+        ("next_policy", "u4"),
+    ]
+)
+
+
+def packed_address(text: str) -> bytes:
+    """The 16 bytes of an address, IPv4 as ``::ffff:a.b.c.d`` (RFC 4291, 2.5.5.2).
+
+    >>> packed_address("10.0.0.1").hex()
+    '00000000000000000000ffff0a000001'
+    """
+    address = ip_address(text)
+    if isinstance(address, IPv4Address):
+        return bytes(10) + b"\xff\xff" + address.packed
+    return address.packed
+
+
+def unpacked_address(raw: bytes) -> str:
+    """The canonical text of 16 bytes, IPv4-mapped unwrapped.
+
+    >>> unpacked_address(packed_address("10.0.0.1")), unpacked_address(packed_address("FD00::1"))
+    ('10.0.0.1', 'fd00::1')
+    """
+    address = IPv6Address(bytes(raw))
+    return str(address.ipv4_mapped or address)
