@@ -1,0 +1,43 @@
+# The words to type. What each does stands in scripts/; `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: help install demo lab test test-light lint docs lock dataset clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: ## Debian packages (as root), .venv with pinned dependencies, this checkout
+	@scripts/install
+
+demo: install ## watch, learn, approve, enforce: the whole loop on a real small application
+	@$(BIN)/portforge demo $(ARGS)
+
+lab: install ## JupyterLab on notebooks/ with the shipped capture (or PORTFORGE_CAPTURE)
+	@scripts/lab $(ARGS)
+
+test: install ## everything: lint, types, generated docs, unit, kernel and notebook tests
+	@scripts/check
+	@$(BIN)/pytest portforge tests/unit tests/kernel tests/notebooks $(ARGS)
+
+test-light: install ## unit tests only: no root, no kernel, seconds
+	@$(BIN)/pytest portforge tests/unit $(ARGS)
+
+lint: install ## ruff, mypy and the check of generated docs
+	@scripts/check
+
+docs: install ## write the generated parts of docs/ again
+	@scripts/docs
+
+lock: install ## pin the dependencies again (ARGS=--upgrade takes the newest)
+	@scripts/lock $(ARGS)
+
+dataset: install ## record datasets/shop again from the demo's application (root)
+	@$(BIN)/portforge demo --dataset datasets/shop $(ARGS)
+
+clean: ## remove caches, build results and .venv
+	@rm -rf .venv build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
