@@ -1,0 +1,312 @@
+"""Policy files to policies, every problem with its file, line and field. Writing is ``_write``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from portforge.errors import PolicyError
+from portforge.policy._lint import Finding, findings
+from portforge.policy._model import (
+    API_VERSION,
+    KIND,
+    Approval,
+    Established,
+    Instant,
+    Mode,
+    Model,
+    Name,
+    Namespace,
+    PeerSelector,
+    PortPolicy,
+    Rules,
+)
+from portforge.policy._model import Kind as KindName
+from portforge.policy._places import Document, MalformedError, documents
+from portforge.schema import Workload
+
+__all__ = ["Loaded", "Problem", "load", "read_policies"]
+
+Location = tuple[str | int, ...]
+
+
+class _Metadata(Model):
+    namespace: Namespace
+    name: Name
+
+
+class _OwnWorkload(Model):
+    kind: KindName
+    name: Name
+
+
+class _Spec(Model):
+    workload: _OwnWorkload
+    mode: Mode = Mode.AUDIT
+    established: Established = Established.REJUDGE
+    ingress: Rules | None = None
+    egress: Rules | None = None
+    expires_at: Instant | None = Field(default=None, alias="expiresAt")
+    approval: Approval | None = None
+
+
+class _Object(Model):
+    api_version: Literal["portforge.dev/v1alpha1"] = Field(alias="apiVersion")
+    kind: Literal["PortPolicy"]
+    metadata: _Metadata
+    spec: _Spec
+    status: dict[str, Any] | None = None
+    """The cluster's to write; read over."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One sentence for one place: what is wrong there and what to do."""
+
+    file: Path
+    line: int
+    field: str
+    problem: str
+    remedy: str
+
+    @property
+    def place(self) -> str:
+        """``file:line: field``."""
+        at = f"{self.file}:{self.line}" if self.line else str(self.file)
+        return f"{at}: {self.field}" if self.field else at
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.problem}; {self.remedy}"
+
+
+@dataclass
+class Loaded:
+    """What was read: the policies of each file, in order, and every problem."""
+
+    files: dict[Path, list[PortPolicy]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    origins: dict[int, tuple[Path, Document, Location]] = field(default_factory=dict)
+    """Where each policy, rule and peer was written, by ``id()`` of the object."""
+
+    @property
+    def policies(self) -> list[PortPolicy]:
+        """All policies, by file name and then in the order of the file."""
+        return [policy for policies in self.files.values() for policy in policies]
+
+    def place(self, subject: object, path: Location = ()) -> tuple[Path, int]:
+        """File and line ``subject`` (or the field ``path`` in it) was read from."""
+        file, document, base = self.origins[id(subject)]
+        return file, document.line((*base, *path))
+
+
+def _field(location: Location) -> str:
+    """``('spec', 'ingress', 0, 'port')`` as ``spec.ingress[0].port``."""
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+_REMEDIES = {
+    "missing": "add it",
+    "int_type": "write a whole number, without quotes",
+    "greater_than_equal": "ports go from 1 to 65535",
+    "less_than_equal": "ports go from 1 to 65535",
+    "timezone_aware": "add the time zone, as in 2027-01-01T00:00:00Z",
+    "datetime_from_date_parsing": "write it as 2027-01-01T00:00:00Z",
+    "datetime_parsing": "write it as 2027-01-01T00:00:00Z",
+    "string_type": "write a name; put quotes around one that looks like a number",
+    "string_pattern_mismatch": "write it as Kubernetes does",
+    "string_too_long": "shorten it",
+    "string_too_short": "write a name",
+    "tuple_type": "write a list, each item after a dash",
+    "model_type": "write fields, each as name: value",
+    "dict_type": "write fields, each as name: value",
+}
+
+
+def _known(location: Location) -> str:
+    """The fields that may stand where an unknown one was found."""
+    allowed: dict[Any, str] = {
+        (): "apiVersion, kind, metadata, spec",
+        ("metadata",): "namespace, name",
+        ("spec",): "workload, mode, established, ingress, egress, expiresAt, approval",
+        ("spec", "workload"): "kind, name",
+        ("spec", "approval"): "by, at, digest",
+    }
+    parent = location[:-1]
+    if parent in allowed:
+        return allowed[parent]
+    if parent[-1] == "workload":
+        return "namespace, kind, name"
+    return (
+        "workload, cidr, entity"
+        if "peers" in parent
+        else ("id, protocol, port, endPort, peers, expiresAt")
+    )
+
+
+def _sentence(error: ErrorDetails) -> tuple[str, str]:
+    """The problem and the remedy of one of pydantic's findings."""
+    kind, context, value = error["type"], error.get("ctx", {}), error.get("input")
+    shown = "" if isinstance(value, dict | list) else f"{value!r} "
+    if kind == "extra_forbidden":
+        return "unknown field", f"known here: {_known(error['loc'])}"
+    if kind == "missing":
+        return "required field is missing", _REMEDIES[kind]
+    if kind == "value_error":
+        problem, _, remedy = str(context["error"]).partition(": ")
+        return problem, remedy or "write one of them"
+    if kind in ("literal_error", "enum"):
+        return f"{shown}is not known here", f"write {context['expected']}"
+    if kind == "string_pattern_mismatch":
+        what = "a sha256: digest" if "sha256" in context["pattern"] else "a name that can be used"
+        remedy = (
+            "approve the policy again with portforge approve"
+            if "sha256" in context["pattern"]
+            else f"it must match {context['pattern']}"
+        )
+        return f"{shown}is not {what}", remedy
+    message = error["msg"][0].lower() + error["msg"][1:]
+    said = message.removeprefix("input ")
+    return f"{shown}{said}" if said != message else message, _REMEDIES.get(kind, "correct it")
+
+
+def _origins(
+    policy: PortPolicy, spec: _Spec, written: dict[str, Any]
+) -> Iterator[tuple[object, Location]]:
+    """Every object lint may speak of, with the path it was written at.
+
+    Rules of ``spec`` are in the order of the file still; a rule's peers are sorted already.
+    """
+    yield policy, ()
+    for direction in ("ingress", "egress"):
+        for index, rule in enumerate(getattr(spec, direction) or ()):
+            yield rule, ("spec", direction, index)
+            peers = written[direction][index].get("peers") or ()
+            keys = [PeerSelector.model_validate(peer).sort_key for peer in peers]
+            order = sorted(range(len(keys)), key=keys.__getitem__)
+            for at, peer in zip(order, rule.peers or (), strict=True):
+                yield peer, ("spec", direction, index, "peers", at)
+
+
+def _read_document(file: Path, document: Document, loaded: Loaded) -> PortPolicy | None:
+    data = document.data
+    if not isinstance(data, dict):
+        remedy = f"a policy begins with apiVersion: {API_VERSION} and kind: {KIND}"
+        loaded.problems.append(Problem(file, document.line(()), "", "is not a policy", remedy))
+        return None
+    try:
+        read = _Object.model_validate(data)
+        spec = read.spec
+        policy = PortPolicy(
+            namespace=read.metadata.namespace,
+            name=read.metadata.name,
+            workload=Workload(read.metadata.namespace, spec.workload.kind, spec.workload.name),
+            mode=spec.mode,
+            established=spec.established,
+            ingress=spec.ingress,
+            egress=spec.egress,
+            expires_at=spec.expires_at,
+            approval=spec.approval,
+        )
+    except ValidationError as wrong:
+        for error in wrong.errors(include_url=False):
+            at = error["loc"]
+            problem = Problem(file, document.line(at), _field(at), *_sentence(error))
+            loaded.problems.append(problem)
+        return None
+    for subject, path in _origins(policy, spec, data["spec"]):
+        loaded.origins[id(subject)] = (file, document, path)
+    return policy
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise PolicyError("no such file or folder", place=str(path), remedy="check the path")
+    if not path.is_dir():
+        return [path]
+    found = sorted(
+        file
+        for file in path.rglob("*")
+        if file.suffix in (".yaml", ".yml")
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        and file.is_file()
+    )
+    if not found:
+        raise PolicyError(
+            "no policy files (*.yaml) in this folder",
+            place=str(path),
+            remedy="portforge recommend writes them",
+        )
+    return found
+
+
+def load(path: Path) -> Loaded:
+    """Read a file or a folder (all ``*.yaml`` below it) and collect every problem.
+
+    Raises
+    ------
+    PolicyError: only where there is nothing to read: no such path, no permission, no files.
+    """
+    loaded = Loaded()
+    try:
+        texts = {file: file.read_bytes() for file in _files(path)}
+    except OSError as wrong:
+        raise PolicyError(
+            f"cannot be read: {(wrong.strerror or str(wrong)).lower()}",
+            place=str(wrong.filename or path),
+            remedy="check its permissions",
+        ) from wrong
+    for file, raw in texts.items():
+        loaded.files[file] = policies = []
+        try:
+            for document in documents(raw.decode()):
+                policy = _read_document(file, document, loaded)
+                if policy is not None:
+                    policies.append(policy)
+        except UnicodeDecodeError as wrong:
+            line = raw.count(b"\n", 0, wrong.start) + 1
+            loaded.problems.append(Problem(file, line, "", "is not text", "write it as UTF-8"))
+        except MalformedError as wrong:
+            problem = Problem(file, wrong.line, "", wrong.problem, wrong.remedy)
+            loaded.problems.append(problem)
+        else:
+            if not policies and not any(p.file == file for p in loaded.problems):
+                remedy = "remove the file or write a policy"
+                loaded.problems.append(Problem(file, 0, "", "holds no policy", remedy))
+    loaded.problems += [_placed(loaded, finding) for finding in findings(loaded.policies)]
+    return loaded
+
+
+def _placed(loaded: Loaded, finding: Finding) -> Problem:
+    path = tuple(finding.field.split(".")) if finding.field else ()
+    file, _, base = loaded.origins[id(finding.subject)]
+    _, line = loaded.place(finding.subject, path)
+    return Problem(file, line, _field((*base, *path)), finding.problem, finding.remedy)
+
+
+def read_policies(path: Path) -> list[PortPolicy]:
+    """The policies of a file, or of every ``*.yaml`` below a folder; refused unless all are sound.
+
+    Raises
+    ------
+    PolicyError: with the place of the first problem; ``problems`` has all of them, one
+        sentence each, as ``file:line: field: problem; remedy``.
+    """
+    loaded = load(path)
+    if loaded.problems:
+        first, *more = loaded.problems
+        problem = first.problem + (f" (and {len(more)} more)" if more else "")
+        raise PolicyError(
+            problem,
+            place=first.place,
+            remedy=first.remedy,
+            problems=tuple(map(str, loaded.problems)) if more else (),
+        )
+    return loaded.policies
