@@ -1,0 +1,11 @@
+"""Plotly figure factories: a DataFrame of flows in, a ``go.Figure`` out. Nothing is computed here
+that a decision rests on; that is ``portforge.recommend`` and ``portforge.policy``.
+
+``activity_timeline`` shows when, ``workload_map`` who with whom, ``port_matrix`` which ports.
+"""
+
+from portforge.figures.map import workload_map
+from portforge.figures.matrix import port_matrix
+from portforge.figures.timeline import activity_timeline
+
+__all__ = ["activity_timeline", "port_matrix", "workload_map"]
