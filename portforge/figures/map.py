@@ -14,7 +14,10 @@ from portforge.schema import Verdict
 
 TITLE = "Who with whom"
 POINTS = 12
-"""Points of a drawn curve; the arrow sits at two thirds of it."""
+HEAD = POINTS * 2 // 3
+"""Points of a drawn curve, and the one with the arrow: two thirds of the way."""
+
+HALO = ", ".join(["0 0 3px white"] * 4)
 
 Place = tuple[float, float]
 
@@ -48,9 +51,12 @@ def workload_map(flows: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
     bends: dict[frozenset[str], int] = defaultdict(int)
     named: set[str] = set()
-    for edge in sorted(drawn, key=lambda e: (VERDICTS.index(e.verdict), e)):
+    ordered = sorted(drawn, key=lambda e: (VERDICTS.index(e.verdict), e))
+    for number, edge in enumerate(ordered):
         pair = frozenset((edge.source, edge.target))
-        figure.add_trace(_arrow(edge, places, bends[pair], legend=edge.verdict not in named))
+        figure.add_trace(
+            _arrow(edge, places, bends[pair], HEAD - 2 - number % 3, edge.verdict not in named)
+        )
         bends[pair] += 1
         named.add(edge.verdict)
     figure.add_trace(_points(places, drawn))
@@ -111,8 +117,11 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _arrow(edge: Edge, places: dict[str, Place], bend: int, *, legend: bool) -> go.Scatter:
-    """A quadratic Bézier curve; each further edge of the same pair bends further, by turns."""
+def _arrow(edge: Edge, places: dict[str, Place], bend: int, label: int, legend: bool) -> go.Scatter:
+    """A quadratic Bézier curve; each further edge of the same pair bends further, by turns.
+
+    ``label`` is the point that carries the text: neighbours differ, so that texts rarely meet.
+    """
     (x0, y0), (x1, y1) = places[edge.source], places[edge.target]
     side = (bend + 2) // 2 * (-1 if bend % 2 else 1)
     away = 0.16 * side * (1 if (x0, y0) <= (x1, y1) else -1)
@@ -125,7 +134,6 @@ def _arrow(edge: Edge, places: dict[str, Place], bend: int, *, legend: bool) -> 
             (y0 + y1) / 2 + away * (x1 - x0) / length * 1.6,
         )
     steps = [i / (POINTS - 1) for i in range(POINTS)]
-    head = POINTS * 2 // 3
     curve = [
         tuple(
             (1 - t) ** 2 * a + 2 * t * (1 - t) * m + t**2 * b
@@ -143,12 +151,12 @@ def _arrow(edge: Edge, places: dict[str, Place], bend: int, *, legend: bool) -> 
             "color": colour,
             "symbol": "arrow",
             "angleref": "previous",
-            "size": [13 if i == head else 0 for i in range(POINTS)],
+            "size": [13 if i == HEAD else 0 for i in range(POINTS)],
             "opacity": 1,
         },
-        text=[edge.ports if i == head - 2 else "" for i in range(POINTS)],
+        text=[edge.ports if i == label else "" for i in range(POINTS)],
         textposition="top center",
-        textfont={"size": 11, "color": colour},
+        textfont={"size": 11, "color": colour, "shadow": HALO},
         name=MEANING[edge.verdict],
         legendgroup=edge.verdict,
         showlegend=legend,
@@ -172,7 +180,7 @@ def _points(places: dict[str, Place], drawn: list[Edge]) -> go.Scatter:
         mode="markers+text",
         text=list(places),
         textposition="bottom center",
-        textfont={"size": 13, "color": "#222"},
+        textfont={"size": 13, "color": "#222", "shadow": HALO},
         marker={
             "size": 22,
             "color": ["#B8C1CC" if s else "#24506E" for s in special],

@@ -22,7 +22,7 @@ ANSWERED = (Verdict.DENIED, Verdict.AUDITED, Verdict.ALLOWED, Verdict.LISTENING)
 
 
 def port_matrix(
-    flows: pd.DataFrame, *, direction: str = Direction.INGRESS, most_ports: int = 30
+    flows: pd.DataFrame, *, direction: str = Direction.INGRESS, most_tried: int = 8
 ) -> go.Figure:
     """Workloads by ports: open and used, open and unused, tried and closed, denied.
 
@@ -30,8 +30,8 @@ def port_matrix(
     ----------
     flows: rows of contract 1.
     direction: ``ingress`` (ports the workloads serve) or ``egress`` (ports they call).
-    most_ports: ports where nobody answered (a scan leaves a thousand) are folded into one
-        column when there would be more columns than this. Ports in use are never folded.
+    most_tried: columns for ports where nobody answered (a scan leaves a thousand); those with
+        the fewest attempts are folded into one. Ports in use come first and are never folded.
 
     Examples
     --------
@@ -41,19 +41,20 @@ def port_matrix(
     ...     "port": [80, 23], "verdict": ["allowed", "refused"], "connections": [101, 1]})
     >>> figure = port_matrix(flows)
     >>> list(figure.data[0].x), [list(row) for row in figure.data[0].text]
-    (['TCP 23', 'TCP 80'], [['1', '101']])
+    (['TCP 80', 'TCP 23'], [['101', '1']])
     """
     title = "Which ports: " + ("served" if direction == Direction.INGRESS else "called")
     rows = plain(flows)
     rows = rows[(rows["direction"] == direction) & rows["protocol"].isin(["TCP", "UDP"])]
     if rows.empty:
         return no_traffic(title)
-    rows = rows.assign(name=workload_names(rows), column=_columns(rows, most_ports))
+    rows = rows.assign(name=workload_names(rows), column=_columns(rows, most_tried))
     counted = rows.groupby(["name", "column", "verdict"])["connections"].sum()
 
     names = sorted(rows["name"].unique(), reverse=True)
     order = rows.sort_values(["protocol", "port"])["column"].drop_duplicates()
-    columns = sorted(order, key=lambda c: c.startswith("other"))
+    used = set(rows.loc[rows["verdict"].isin(ANSWERED), "column"])
+    columns = sorted(order, key=lambda c: (c not in used, c.startswith("other")))
     present = [s for s in STATES if s in counted.index.get_level_values("verdict")]
     state: dict[tuple[str, str], int] = {}
     total: dict[tuple[str, str], str] = {}
@@ -93,16 +94,15 @@ def port_matrix(
     return figure.update_yaxes(type="category", showgrid=False, automargin=True)
 
 
-def _columns(rows: pd.DataFrame, most_ports: int) -> pd.Series[str]:
+def _columns(rows: pd.DataFrame, most_tried: int) -> pd.Series[str]:
     """The column of each row: ``TCP 80``, or for folded ports ``other TCP (990)``."""
     columns = rows["protocol"] + " " + rows["port"].astype(str)
     answered = set(columns[rows["verdict"].isin(ANSWERED)])
     tried = rows["connections"].groupby(columns).sum()
     ranked = sorted(set(columns) - answered, key=lambda c: (-tried[c], c))
-    keep = max(0, most_ports - len(answered))
-    if len(ranked) <= keep:
+    if len(ranked) <= most_tried:
         return columns
-    folded = set(ranked[max(0, keep - 1) :])
+    folded = set(ranked[max(0, most_tried - 1) :])
     label = {
         p: f"other {p} ({sum(c.startswith(p) for c in folded):,})"
         for p in (Protocol.TCP, Protocol.UDP)
