@@ -70,7 +70,8 @@ class StaticSource:
 
     Parameters
     ----------
-    path: the file; ``docs/inventory.md`` shows one.
+    path: the file: ``cluster``, ``node``, ``nodes``, ``cidrs``, ``pods`` and ``services``, with the
+        field names of Kubernetes. A pod without ``workload`` is its own (kind Pod).
     """
 
     def __init__(self, path: Path | str) -> None:

@@ -211,13 +211,12 @@ class Writer:
         written = []
         for date, part in _by_date(flows, "first_seen"):
             path = self.folder / f"date={date}" / name
-            # There already: an earlier run wrote it and was killed before it could say so.
-            if not path.exists():
+            if not _is_there(path):
                 _write_file(path, _parquet(canonical(part), sort=SORT_COLUMNS))
                 written.append(path)
         for date, part in _by_date(losses, "interval_start"):
             path = self.folder / f"date={date}" / f"{LOSS_PREFIX}{name}"
-            if not path.exists():
+            if not _is_there(path):
                 part = part.sort_by(
                     [("interval_start", "ascending"), ("interval_end", "ascending")]
                 )
@@ -279,6 +278,14 @@ def _parquet(table: pa.Table, sort: tuple[str, ...]) -> bytes:
     order = [pq.SortingColumn(table.schema.names.index(name)) for name in sort] or None
     pq.write_table(table, sink, compression="zstd", use_dictionary=True, sorting_columns=order)
     return bytes(sink.getvalue())
+
+
+def _is_there(path: Path) -> bool:
+    """Whether an earlier run wrote it and was killed before it could mark the journal done."""
+    if not path.exists():
+        return False
+    fsync_folder(path.parent)  # which that run may not have come to
+    return True
 
 
 def _write_file(path: Path, data: bytes) -> None:
