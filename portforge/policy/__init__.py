@@ -6,6 +6,8 @@ Approval: :func:`digest`, :func:`approve`, :func:`verify_approval`.
 """
 
 from portforge.policy._approval import approve, digest, verify_approval
+from portforge.policy._diff import Change, Diff, diff
+from portforge.policy._explain import explain
 from portforge.policy._judge import Judgement, judge
 from portforge.policy._lint import lint
 from portforge.policy._model import (
@@ -18,11 +20,14 @@ from portforge.policy._model import (
     Rule,
 )
 from portforge.policy._read import read_policies
+from portforge.policy._simulate import Simulation, simulate
 from portforge.policy._write import write_policies
 from portforge.policy._yaml import to_yaml
 
 __all__ = [
     "Approval",
+    "Change",
+    "Diff",
     "Entity",
     "Established",
     "Judgement",
@@ -30,11 +35,15 @@ __all__ = [
     "PeerSelector",
     "PortPolicy",
     "Rule",
+    "Simulation",
     "approve",
+    "diff",
     "digest",
+    "explain",
     "judge",
     "lint",
     "read_policies",
+    "simulate",
     "to_yaml",
     "verify_approval",
     "write_policies",

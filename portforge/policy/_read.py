@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from portforge.errors import PolicyError
+from portforge.policy._approval import digest
 from portforge.policy._lint import Finding, findings
 from portforge.policy._model import (
     API_VERSION,
@@ -30,7 +31,7 @@ from portforge.policy._model import Kind as KindName
 from portforge.policy._places import Document, MalformedError, documents
 from portforge.schema import Workload
 
-__all__ = ["Loaded", "Problem", "load", "read_policies"]
+__all__ = ["Loaded", "Problem", "approval_problems", "load", "read_policies"]
 
 Location = tuple[str | int, ...]
 
