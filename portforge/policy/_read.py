@@ -31,7 +31,7 @@ from portforge.policy._model import Kind as KindName
 from portforge.policy._places import Document, MalformedError, documents
 from portforge.schema import Workload
 
-__all__ = ["Loaded", "Problem", "approval_problems", "load", "read_policies"]
+__all__ = ["Loaded", "Problem", "approval_problems", "load", "read_policies", "sound"]
 
 Location = tuple[str | int, ...]
 
@@ -90,6 +90,7 @@ class Loaded:
     """What was read: the policies of each file, in order, and every problem."""
 
     files: dict[Path, list[PortPolicy]] = field(default_factory=dict)
+    texts: dict[Path, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     origins: dict[int, tuple[Path, Document, Location]] = field(default_factory=dict)
     """Where each policy, rule and peer was written, by ``id()`` of the object."""
@@ -267,7 +268,8 @@ def load(path: Path) -> Loaded:
     for file, raw in texts.items():
         loaded.files[file] = policies = []
         try:
-            for document in documents(raw.decode()):
+            loaded.texts[file] = raw.decode()
+            for document in documents(loaded.texts[file]):
                 policy = _read_document(file, document, loaded)
                 if policy is not None:
                     policies.append(policy)
@@ -292,15 +294,28 @@ def _placed(loaded: Loaded, finding: Finding) -> Problem:
     return Problem(file, line, _field((*base, *path)), finding.problem, finding.remedy)
 
 
-def read_policies(path: Path) -> list[PortPolicy]:
-    """The policies of a file, or of every ``*.yaml`` below a folder; refused unless all are sound.
+def approval_problems(loaded: Loaded) -> list[Problem]:
+    """Approvals that do not match what they approved. No hindrance to reading: only to applying."""
+    found = []
+    for policy in loaded.policies:
+        actual = digest(policy)
+        if policy.approval is not None and policy.approval.digest != actual:
+            file, line = loaded.place(policy, ("spec", "approval", "digest"))
+            found.append(
+                Problem(
+                    file,
+                    line,
+                    "spec.approval.digest",
+                    f"was changed after {policy.approval.by} approved it: approved "
+                    f"{policy.approval.digest[:19]}…, is {actual[:19]}…",
+                    "see what changed with portforge diff, then run portforge approve",
+                )
+            )
+    return found
 
-    Raises
-    ------
-    PolicyError: with the place of the first problem; ``problems`` has all of them, one
-        sentence each, as ``file:line: field: problem; remedy``.
-    """
-    loaded = load(path)
+
+def sound(loaded: Loaded) -> Loaded:
+    """``loaded`` itself, where it has no problem; else :class:`PolicyError` with all of them."""
     if loaded.problems:
         first, *more = loaded.problems
         problem = first.problem + (f" (and {len(more)} more)" if more else "")
@@ -310,4 +325,15 @@ def read_policies(path: Path) -> list[PortPolicy]:
             remedy=first.remedy,
             problems=tuple(map(str, loaded.problems)) if more else (),
         )
-    return loaded.policies
+    return loaded
+
+
+def read_policies(path: Path) -> list[PortPolicy]:
+    """The policies of a file, or of every ``*.yaml`` below a folder; refused unless all are sound.
+
+    Raises
+    ------
+    PolicyError: with the place of the first problem; ``problems`` has all of them, one
+        sentence each, as ``file:line: field: problem; remedy``, where there are several.
+    """
+    return sound(load(path)).policies

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 
 from portforge.errors import WriteError
 from portforge.policy._model import PortPolicy
-from portforge.policy._yaml import to_yaml
+from portforge.policy._yaml import canonical, emitter, to_yaml
 
-__all__ = ["replace_files", "write_policies"]
+__all__ = ["replace_files", "with_approvals", "write_policies"]
+
+_SEPARATOR = "---\n"
 
 
 def _staged(file: Path, text: str) -> Path:
@@ -60,6 +63,23 @@ def replace_files(texts: Mapping[Path, str]) -> None:
         for temporary in staged.values():
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def with_approvals(text: str, before: Sequence[PortPolicy], after: Sequence[PortPolicy]) -> str:
+    """The file ``text``, which holds ``before``, with the approvals of ``after``.
+
+    A canonical file stays canonical; in any other, comments and order are kept.
+    """
+    if text == _SEPARATOR.join(map(to_yaml, before)):
+        return _SEPARATOR.join(map(to_yaml, after))
+    yaml = emitter()
+    yaml.preserve_quotes = True
+    kept = [document for document in yaml.load_all(text) if document is not None]
+    for document, policy in zip(kept, after, strict=True):
+        document["spec"]["approval"] = canonical(policy)["spec"]["approval"]
+    out = StringIO()
+    yaml.dump_all(kept, out)
+    return out.getvalue()
 
 
 def write_policies(policies: Iterable[PortPolicy], folder: Path) -> list[Path]:
