@@ -97,6 +97,11 @@ class Inventory:
                 )
         return found
 
+    @property
+    def known_addresses(self) -> tuple[str, ...]:
+        """Every address of a pod, Service or node, sorted."""
+        return tuple(sorted(self._peers))
+
     @cached_property
     def _target_ports(self) -> dict[tuple[str, str, int], int]:
         return {

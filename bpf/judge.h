@@ -1,0 +1,95 @@
+/* The verdict: may this pod speak with that peer on that port. portforge.policy.judge says the
+ * same in Python, and a property test holds the two together.
+ */
+
+static __always_inline int is_loopback(struct pf_address *a)
+{
+	u32 *word = (u32 *)a->bytes;
+	if (word[0] || word[1])
+		return 0;
+	if (word[2] == bpf_htonl(0xffff))
+		return a->bytes[12] == 127;
+	return word[2] == 0 && word[3] == bpf_htonl(1);
+}
+
+static __always_inline void address_of_ip4(struct pf_address *a, u32 ip)
+{
+	u32 *word = (u32 *)a->bytes;
+	word[0] = 0;
+	word[1] = 0;
+	word[2] = bpf_htonl(0xffff);
+	word[3] = ip;
+}
+
+/* Traffic that does not leave the pod: to 127.0.0.0/8, ::1, or its own address. */
+static __always_inline u8 scope_of(u64 cgroup, struct pf_address *peer)
+{
+	u64 *owner;
+	if (is_loopback(peer))
+		return PF_LOOPBACK;
+	owner = addresses.lookup(peer);
+	return owner && *owner && *owner == cgroup ? PF_LOOPBACK : PF_REMOTE;
+}
+
+struct pf_question {
+	u64 cgroup;
+	struct pf_address peer;
+	u16 port;
+	u8 protocol;
+	u8 direction;
+	u8 scope;
+	/* the answer */
+	u8 verdict;
+	u8 keep;		/* the policy leaves open connections alone */
+	u8 unused;
+	u32 policy;
+	u32 rule;
+};
+
+static __always_inline int judge(struct pf_question *q)
+{
+	struct pf_pod *pod;
+	struct pf_rule *rule;
+	u64 *owner;
+
+	if (!q)
+		return 0;
+	q->verdict = PF_ALLOWED;
+	q->policy = 0;
+	q->rule = 0;
+	q->keep = 0;
+	if (q->scope == PF_LOOPBACK)
+		return 0;
+	pod = pods.lookup(&q->cgroup);
+	if (!pod || !pod->policy || pod->mode == PF_RECORD)
+		return 0;
+	q->keep = pod->established == PF_KEEP;
+	q->policy = pod->policy;
+	if (!(pod->restricted & (q->direction == PF_INGRESS ? PF_RESTRICT_INGRESS
+							    : PF_RESTRICT_EGRESS)))
+		return 0;
+	struct pf_rule_key key = {
+		.prefixlen = 64, .policy = pod->policy, .direction = q->direction,
+		.protocol = q->protocol, .port = {q->port >> 8, q->port & 0xff}};
+	rule = rules.lookup(&key);
+	if (rule) {
+		struct pf_peer *peer = 0;
+		if (rule->peer_set) {
+			struct pf_peer_key who = {
+				.prefixlen = 160, .peer_set = rule->peer_set, .address = q->peer};
+			peer = peers.lookup(&who);
+		}
+		if (!rule->peer_set || (peer && peer->allowed)) {
+			q->rule = rule->rule;
+			return 0;
+		}
+	}
+	/* The pod's own node may always come in: kubelet probes. */
+	if (q->direction == PF_INGRESS) {
+		owner = addresses.lookup(&q->peer);
+		if (owner && *owner == 0)
+			return 0;
+	}
+	q->verdict = pod->mode == PF_ENFORCE ? PF_DENIED : PF_AUDITED;
+	return 0;
+}

@@ -1,0 +1,166 @@
+"""System calls on pinned BPF objects, through the distribution's libbpf. No layout, no policy.
+
+Thin over ``libbpf.so.1`` by ctypes: a file descriptor in, bytes out. Every failure is an
+``OSError`` with the kernel's errno. Not for compiling programs: bcc does that, in the loader.
+"""
+
+from __future__ import annotations
+
+import ctypes as c
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from portforge.errors import HostError
+
+__all__ = [
+    "attach_cgroup",
+    "attach_raw_tracepoint",
+    "clear",
+    "delete",
+    "lookup",
+    "open_pin",
+    "opened",
+    "pin",
+    "read_all",
+    "update",
+    "wait_for_programs",
+]
+
+_BATCH = 8192
+_MEMBARRIER_CMD_GLOBAL = 1
+_SYS_MEMBARRIER = {"x86_64": 324, "aarch64": 283}
+
+
+@cache
+def _lib() -> c.CDLL:
+    try:
+        lib = c.CDLL("libbpf.so.1", use_errno=True)
+    except OSError as missing:
+        raise HostError(
+            "libbpf is missing", place="libbpf.so.1", remedy="install the package libbpf1"
+        ) from missing
+    lib.bpf_link_create.argtypes = [c.c_int, c.c_int, c.c_int, c.c_void_p]
+    for name in ("bpf_map_lookup_batch",):
+        getattr(lib, name).argtypes = [
+            c.c_int,
+            c.c_void_p,
+            c.c_void_p,
+            c.c_void_p,
+            c.c_void_p,
+            c.POINTER(c.c_uint32),
+            c.c_void_p,
+        ]
+    return lib
+
+
+def _done(result: int, what: str) -> int:
+    """``result``, or the kernel's error as OSError."""
+    if result < 0:
+        number = -result if result < -1 else c.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def open_pin(path: Path) -> int:
+    """A file descriptor of the object pinned at ``path``; the caller closes it."""
+    return _done(_lib().bpf_obj_get(str(path).encode()), str(path))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """The object pinned at ``path``, closed at the end."""
+    fd = open_pin(path)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def pin(fd: int, path: Path) -> None:
+    """Pin ``fd`` at ``path``, which must lie on a bpffs."""
+    _done(_lib().bpf_obj_pin(fd, str(path).encode()), str(path))
+
+
+def attach_cgroup(program: int, cgroup: int, attach_type: int) -> int:
+    """A link of ``program`` to the cgroup with descriptor ``cgroup``; the caller pins it."""
+    return _done(_lib().bpf_link_create(program, cgroup, attach_type, None), "attach to cgroup")
+
+
+def attach_raw_tracepoint(name: str, program: int) -> int:
+    """A link of ``program`` to a raw tracepoint; the caller pins it."""
+    return _done(_lib().bpf_raw_tracepoint_open(name.encode(), program), f"attach to {name}")
+
+
+def lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
+    """The value under ``key``, None when there is none."""
+    value = c.create_string_buffer(value_size)
+    result = _lib().bpf_map_lookup_elem(fd, key, value)
+    if result < 0 and errno.ENOENT in (-result, c.get_errno()):
+        return None
+    _done(result, "look up")
+    return value.raw
+
+
+def update(fd: int, key: bytes, value: bytes) -> None:
+    """Set ``key`` to ``value``, whether or not it was there."""
+    _done(_lib().bpf_map_update_elem(fd, key, value, c.c_uint64(0)), "update")
+
+
+def delete(fd: int, key: bytes) -> bool:
+    """Delete ``key``; False when it was not there."""
+    result = _lib().bpf_map_delete_elem(fd, key)
+    if result < 0 and errno.ENOENT in (-result, c.get_errno()):
+        return False
+    _done(result, "delete")
+    return True
+
+
+def read_all(fd: int, key_size: int, value_size: int, batch: int = _BATCH) -> tuple[bytes, bytes]:
+    """Every key and every value of a map, each joined in one run of bytes.
+
+    A bucket larger than the batch makes the kernel answer ENOSPC: the batch is doubled.
+    """
+    keys_read: list[bytes] = []
+    values_read: list[bytes] = []
+    position, has_position = c.create_string_buffer(max(key_size, 8)), False
+    while True:
+        keys = c.create_string_buffer(key_size * batch)
+        values = c.create_string_buffer(value_size * batch)
+        count = c.c_uint32(batch)
+        result = _lib().bpf_map_lookup_batch(
+            fd,
+            position if has_position else None,
+            position,
+            keys,
+            values,
+            c.byref(count),
+            None,
+        )
+        number = -result if result < -1 else (c.get_errno() if result < 0 else 0)
+        if number == errno.ENOSPC:
+            batch *= 2
+            continue
+        if number not in (0, errno.ENOENT):
+            raise OSError(number, f"read map: {os.strerror(number)}")
+        keys_read.append(keys.raw[: count.value * key_size])
+        values_read.append(values.raw[: count.value * value_size])
+        if number == errno.ENOENT:
+            return b"".join(keys_read), b"".join(values_read)
+        has_position = True
+
+
+def clear(fd: int, keys: bytes, key_size: int) -> None:
+    """Delete each of ``keys``, joined in one run of bytes."""
+    for start in range(0, len(keys), key_size):
+        delete(fd, keys[start : start + key_size])
+
+
+def wait_for_programs() -> None:
+    """Return when every program that was running has ended (``membarrier(2)``, global: RCU)."""
+    libc = c.CDLL(None, use_errno=True)
+    number = _SYS_MEMBARRIER[os.uname().machine]
+    _done(libc.syscall(number, _MEMBARRIER_CMD_GLOBAL, 0, 0), "membarrier")

@@ -1,0 +1,249 @@
+"""This node's pinned maps: read, write, swap. Says nothing of policies' meaning.
+
+The kernel goes on with what is pinned whether or not anybody has these files open.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from portforge.apply import layout, libbpf
+from portforge.apply.compile import CompiledPolicy
+from portforge.errors import HostError
+
+__all__ = ["BPFFS", "MAPS", "Drained", "MapLayout", "NodeMaps", "find_pins"]
+
+BPFFS = Path("/sys/fs/bpf")
+Rows = npt.NDArray[np.void]
+
+
+class MapLayout(NamedTuple):
+    """Key and value of a map."""
+
+    key: np.dtype[Any]
+    value: np.dtype[Any]
+
+
+_U4, _U8 = np.dtype("u4"), np.dtype("u8")
+_FLOWS = MapLayout(layout.FLOW_KEY, layout.FLOW)
+MAPS: dict[str, MapLayout] = {
+    "config": MapLayout(_U4, layout.CONFIG),
+    "losses": MapLayout(_U4, _U8),
+    "flows_0": _FLOWS,
+    "flows_1": _FLOWS,
+    "ports_0": _FLOWS,
+    "ports_1": _FLOWS,
+    "pods": MapLayout(_U8, layout.POD),
+    "pod_names": MapLayout(_U8, layout.POD_NAME),
+    "namespaces": MapLayout(_U8, _U8),
+    "addresses": MapLayout(layout.ADDRESS, _U8),
+    "listeners": MapLayout(layout.LISTENER_KEY, layout.LISTENER),
+    "rules": MapLayout(layout.RULE_KEY, layout.RULE),
+    "peers": MapLayout(layout.PEER_KEY, layout.PEER),
+}
+"""Every map that user space reads or writes, by the name it is pinned under."""
+
+
+@dataclass(frozen=True)
+class Drained:
+    """What the kernel counted in one interval. ``epoch`` numbers the interval."""
+
+    epoch: int
+    keys: Rows
+    values: Rows
+
+
+def find_pins(node: str, bpffs: Path = BPFFS) -> Path:
+    """The folder where the programs of ``node`` are pinned.
+
+    Raises
+    ------
+    HostError: nothing is pinned there, or it may not be read.
+    """
+    folder = bpffs / "portforge" / re.sub(r"[^A-Za-z0-9-]", "_", node)
+    try:
+        # bpffs takes no dots in names, and newer programs lie in a folder of their own.
+        versions = sorted(folder.iterdir(), key=lambda p: p.stat().st_mtime)
+    except FileNotFoundError:
+        versions = []
+    except PermissionError as denied:
+        raise HostError("may not be read", place=str(folder), remedy="run as root") from denied
+    complete = [v for v in versions if (v / "links" / "on_egress").exists()]
+    if not complete:
+        raise HostError(
+            f"no recorder has been started for node {node}",
+            place=str(folder),
+            remedy="start it with: portforge record",
+        )
+    return complete[-1]
+
+
+class NodeMaps:
+    """The maps pinned under ``folder``/maps. Use as a context manager, or ``close``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._fds: dict[str, int] = {}
+
+    def __enter__(self) -> NodeMaps:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every descriptor; the maps stay."""
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
+
+    def fd(self, name: str) -> int:
+        """The descriptor of the map ``name``, opened once."""
+        if name not in self._fds:
+            self._fds[name] = libbpf.open_pin(self.folder / "maps" / name)
+        return self._fds[name]
+
+    def read(self, name: str) -> tuple[Rows, Rows]:
+        """All keys and values of a map, as two structured arrays of the same length."""
+        kind = MAPS[name]
+        keys, values = libbpf.read_all(self.fd(name), kind.key.itemsize, kind.value.itemsize)
+        return _rows(keys, kind.key), _rows(values, kind.value)
+
+    def put(self, name: str, key: object, value: object) -> None:
+        """Set one entry. ``key`` and ``value`` are scalars or tuples in the order of the layout."""
+        kind = MAPS[name]
+        libbpf.update(self.fd(name), _bytes(key, kind.key), _bytes(value, kind.value))
+
+    def get(self, name: str, key: object) -> Any:
+        """One value, None when there is none."""
+        kind = MAPS[name]
+        raw = libbpf.lookup(self.fd(name), _bytes(key, kind.key), kind.value.itemsize)
+        return None if raw is None else _rows(raw, kind.value)[0]
+
+    def remove(self, name: str, key: object) -> None:
+        """Delete one entry, if it is there."""
+        libbpf.delete(self.fd(name), _bytes(key, MAPS[name].key))
+
+    def config(self) -> dict[str, int]:
+        """The configuration, by field name."""
+        value = self.get("config", 0)
+        return {name: int(value[name]) for name in layout.CONFIG.names or ()}
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from changing the configuration of this node meanwhile."""
+        lock = Path("/run/lock") / f"portforge-{self.folder.parent.name}"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            yield
+
+    def configure(self, **fields: int) -> None:
+        """Change some fields of the configuration; hold :meth:`alone` from read to write."""
+        merged = {**self.config(), **fields}
+        self.put("config", 0, tuple(merged[name] for name in layout.CONFIG.names or ()))
+
+    def drain(self) -> Drained:
+        """Swap the flow maps and read the pair that is no longer written.
+
+        It stays readable until :meth:`drained` clears it: who dies in between loses nothing.
+        """
+        with self.alone():
+            config = self.config()
+            idle, epoch = 1 - config["active"], config["epoch"]
+            if not self._pair(idle)[0].size:
+                epoch += 1
+                self.configure(active=idle, epoch=epoch)
+                idle = config["active"]
+        libbpf.wait_for_programs()
+        keys, values = self._pair(idle)
+        return Drained(epoch, keys, values)
+
+    def drained(self) -> None:
+        """Clear the pair that :meth:`drain` read."""
+        idle = 1 - self.config()["active"]
+        for name in (f"flows_{idle}", f"ports_{idle}"):
+            keys, _ = self.read(name)
+            libbpf.clear(self.fd(name), keys.tobytes(), layout.FLOW_KEY.itemsize)
+
+    def _pair(self, which: int) -> tuple[Rows, Rows]:
+        flows, ports = self.read(f"flows_{which}"), self.read(f"ports_{which}")
+        return np.concatenate([flows[0], ports[0]]), np.concatenate([flows[1], ports[1]])
+
+    def losses(self) -> list[int]:
+        """The loss counters since the programs were loaded, in the order of ``KERNEL_LOSSES``."""
+        return [int(self.get("losses", i)) for i in range(len(layout.KERNEL_LOSSES))]
+
+    def pod_names(self) -> dict[int, str]:
+        """The last part of the cgroup's path, by cgroup id, of every pod that is or was here."""
+        keys, values = self.read("pod_names")
+        return {
+            int(k): bytes(v["name"]).split(b"\0")[0].decode(errors="replace")
+            for k, v in zip(keys, values, strict=True)
+        }
+
+    def write_policy(self, policy: CompiledPolicy) -> int:
+        """Write the entries of ``policy`` under a fresh id, which is returned. Nobody uses it yet."""
+        with self.alone():
+            first = max(self.config()["next_policy"], 1)
+            self.configure(next_policy=first + 1 + len(policy.rule_ids))
+        for peer in policy.peers:
+            key = (32 + peer.bits, first + peer.peer_set, np.frombuffer(peer.address, "u1"))
+            self.put("peers", key, (int(peer.allowed),))
+        for port in policy.ports:
+            peer_set = first + port.peer_set if port.peer_set else 0
+            self.put(
+                "rules",
+                (48 + port.bits, first, port.direction, port.protocol, port.port),
+                (peer_set, port.rule),
+            )
+        return first
+
+    def assign(self, cgroup: int, policy: int, compiled: CompiledPolicy | None) -> None:
+        """Point a pod at a policy that was written, in one step; None for no policy."""
+        if compiled is None:
+            self.put("pods", cgroup, (0, 0, 0, 0, 0))
+        else:
+            self.put(
+                "pods",
+                cgroup,
+                (policy, compiled.mode, compiled.established, compiled.restricted, 0),
+            )
+
+    def rejudge(self) -> None:
+        """Make every cached verdict void, and wait until no program still uses an old policy."""
+        with self.alone():
+            self.configure(generation=self.config()["generation"] + 1)
+        libbpf.wait_for_programs()
+
+    def remove_policies(self, kept: Iterable[tuple[int, int]]) -> None:
+        """Delete the entries of every policy but ``kept``, given as (id, number of rules)."""
+        kept = list(kept)
+        policies = {policy for policy, _ in kept}
+        sets = {policy + n for policy, rules in kept for n in range(1, rules + 1)}
+        for name, field, wanted in (("rules", "policy", policies), ("peers", "peer_set", sets)):
+            keys, _ = self.read(name)
+            stale = keys[~np.isin(keys[field], list(wanted))] if keys.size else keys
+            libbpf.clear(self.fd(name), stale.tobytes(), MAPS[name].key.itemsize)
+
+
+def _rows(raw: bytes, kind: np.dtype[Any]) -> Rows:
+    if kind.subdtype:
+        return np.frombuffer(raw, "u1").reshape(-1, kind.itemsize)
+    return np.frombuffer(raw, kind)
+
+
+def _bytes(value: object, kind: np.dtype[Any]) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    return np.array([value], kind).tobytes()
