@@ -204,7 +204,7 @@ def _read_document(file: Path, document: Document, loaded: Loaded) -> PortPolicy
         loaded.problems.append(Problem(file, document.line(()), "", "is not a policy", remedy))
         return None
     try:
-        read = _Object.model_validate(data)
+        read = _Object.model_validate(data, by_alias=True, by_name=False)
         spec = read.spec
         policy = PortPolicy(
             namespace=read.metadata.namespace,
