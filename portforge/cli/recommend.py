@@ -1,0 +1,152 @@
+"""``portforge recommend``: a capture in, policies and their evidence out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from portforge.capture import open_capture
+from portforge.recommend import KINDS, Recommendation, recommend
+
+_COLOURS = {
+    "ready": "green",
+    "learning": "yellow",
+    "dynamic": "magenta",
+    "insufficient": "red",
+    "high": "green",
+    "medium": "yellow",
+    "low": "red",
+}
+_SHOWN_FINDINGS = 8
+
+
+@click.command(
+    epilog="Examples: portforge recommend capture -o review; "
+    "portforge recommend capture -o review --since 7d --namespace shop; "
+    "portforge recommend capture -o review --json | jq '.workloads[].status'"
+)
+@click.argument("capture", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder for policies/, evidence.parquet, findings.parquet and report.json.",
+)
+@click.option("--since", help="ISO timestamp, or a duration before the capture's end: 30m, 2h, 7d.")
+@click.option("--until", help="As --since.")
+@click.option("--namespace", "namespaces", multiple=True, help="Only this one; may be repeated.")
+@click.option("--workload", "workloads", multiple=True, help="Only this name; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print report.json instead of tables.")
+def command(
+    capture: Path,
+    output: Path,
+    since: str | None,
+    until: str | None,
+    namespaces: tuple[str, ...],
+    workloads: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Recommend one policy for each workload in CAPTURE, in Audit, with the evidence.
+
+    Only answered connections are learned. What was refused, failed, scanned or never used is a
+    finding, and is shown with the reason. An existing output folder is replaced when it holds an
+    earlier recommendation, and only then.
+    """
+    with Console(stderr=True).status("opening the capture") as status:
+        result = recommend(
+            open_capture(capture),
+            since=since,
+            until=until,
+            namespaces=namespaces or None,
+            workloads=workloads or None,
+            progress=status.update,
+        )
+        status.update(f"writing {output}")
+        result.write(output)
+    if as_json:
+        click.echo(json.dumps(result.report, indent=2, ensure_ascii=False))
+    else:
+        show(result, Console(highlight=False))
+        click.echo(f"Written to {output}. Review, then: portforge approve {output}/policies")
+
+
+def show(result: Recommendation, console: Console) -> None:
+    """Print the rules with their evidence, then what was left out and why."""
+    for workload in result.report["workloads"]:
+        _show_workload(workload, result.evidence, console)
+    _show_findings(result.findings, result.report, console)
+
+
+def _show_workload(workload: dict[str, Any], evidence: pd.DataFrame, console: Console) -> None:
+    name = f"{workload['namespace']}/{workload['workload_kind']}/{workload['workload']}"
+    console.print(f"\n[bold]{escape(name)}[/bold]  {_coloured(workload['status'])}")
+    own = evidence[
+        (evidence["namespace"] == workload["namespace"])
+        & (evidence["policy"] == workload["policy"])
+    ]
+    if own.empty:
+        console.print("  no rules: nothing it did or received needs one")
+    else:
+        table = Table("rule", "peers", "evidence", "confidence", "why so", box=None, pad_edge=True)
+        for row in own.to_dict("records"):
+            why = "; ".join(text for text in (row["reason"], row["over_grant"]) if text)
+            cells = (str(row["rule"]), str(row["peers"]), _evidence(row))
+            table.add_row(*map(escape, cells), _coloured(row["confidence"]), escape(why))
+        console.print(table)
+    for reason in (*workload["reasons"], *workload["notes"]):
+        console.print(f"  - {escape(reason)}", soft_wrap=True)
+
+
+def _evidence(row: dict[Any, Any]) -> str:
+    if not row["hours"]:
+        return "not seen"
+    return (
+        f"{row['connections']} conn, {_size(row['bytes'])}, {row['hours']} h on {row['days']} d, "
+        f"{row['pods']} of {row['pods_total']} pods"
+    )
+
+
+def _size(number: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}"
+        number /= 1024
+    return f"{number:.0f} TiB"
+
+
+def _coloured(word: str) -> str:
+    colour = _COLOURS.get(word)
+    return f"[{colour}]{word}[/{colour}]" if colour else word
+
+
+def _show_findings(findings: pd.DataFrame, report: dict[str, Any], console: Console) -> None:
+    console.print("\n[bold]Left out, or worth a look[/bold]")
+    table = Table("what", "workload", "where", "peer", "connections", "why", box=None)
+    for kind in KINDS:
+        some = findings[findings["kind"] == kind]
+        for row in some.head(_SHOWN_FINDINGS).to_dict("records"):
+            port = row["port"]
+            where = f"{row['direction']} {_or(row['protocol'])}".rstrip()
+            where += f" {row['ports']} ports" if pd.isna(port) else f" {port}"
+            cells = (_or(row["workload"]), where, _or(row["peer"]), str(row["connections"]))
+            table.add_row(kind, *map(escape, cells), escape(row["reason"]))
+        if len(some) > _SHOWN_FINDINGS:
+            more = f"… {len(some) - _SHOWN_FINDINGS} more"
+            table.add_row(kind, more, "", "", "", "see findings.parquet")
+    console.print(table if table.row_count else "  nothing")
+    for reason, count in report["losses"]["by_reason"].items():
+        console.print(f"  lost: {count} {reason}")
+    window = report["window"]
+    console.print(f"\nWindow {window['start']} to {window['end']} ({window['hours']:g} h).")
+
+
+def _or(value: object) -> str:
+    return value if isinstance(value, str) else ""

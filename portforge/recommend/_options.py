@@ -1,0 +1,39 @@
+"""The thresholds of learning, in one place. What they are used for stands where they are used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Options"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Thresholds; the defaults suit Linux servers in Kubernetes.
+
+    Parameters
+    ----------
+    max_addresses: external addresses a rule may list; with more it opens to ``World``.
+    scan_ports: ports one source must probe on one target to be a scanner.
+    scan_targets: targets one source must probe on one port to be a scanner.
+    scan_share: least share of probes among all the source touched there.
+    probe_bytes: payload per connection, both ways, up to which an answered one is a probe.
+    ephemeral_port: first port of the ephemeral range (Linux: net.ipv4.ip_local_port_range).
+    dynamic_ephemeral: distinct ephemeral ports in one direction that make a workload dynamic.
+    dynamic_ports: distinct ports from 1024 in one direction that make it dynamic.
+    stable_factor: a port with this many times the median connections of its band is not dynamic.
+    enough_hours: below this window no estimate is worth anything.
+    enough_coverage: sample coverage at which a workload is ready.
+    """
+
+    max_addresses: int = 8
+    scan_ports: int = 10
+    scan_targets: int = 8
+    scan_share: float = 0.8
+    probe_bytes: int = 64
+    ephemeral_port: int = 32768
+    dynamic_ephemeral: int = 10
+    dynamic_ports: int = 50
+    stable_factor: int = 10
+    enough_hours: float = 24
+    enough_coverage: float = 0.9999

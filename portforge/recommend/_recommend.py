@@ -1,0 +1,257 @@
+"""The way from a capture to a recommendation: asks the capture, calls the pure steps in order."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+from pydantic import ValidationError
+
+from portforge.capture import Capture, Window
+from portforge.capture._times import iso
+from portforge.errors import CaptureError
+from portforge.policy import Established, Mode, PortPolicy
+from portforge.recommend._dynamic import split_dynamic
+from portforge.recommend._edges import Edge, edges_of
+from portforge.recommend._evidence import evidence_frame, evidence_row
+from portforge.recommend._findings import KINDS, Left, findings_frame
+from portforge.recommend._options import Options
+from portforge.recommend._recommendation import Recommendation
+from portforge.recommend._rules import Learned, learn_rules
+from portforge.recommend._sort import sort_edges
+from portforge.recommend._status import Seen, Status, status_of
+from portforge.schema import Direction, LossReason, PeerKind, Verdict, Workload
+
+__all__ = ["recommend"]
+
+REPORT_SCHEMA = 1
+MADE_BY = "portforge recommend"
+
+
+def recommend(
+    capture: Capture,
+    *,
+    since: str | datetime | None = None,
+    until: str | datetime | None = None,
+    namespaces: Sequence[str] | None = None,
+    workloads: Sequence[str] | None = None,
+    options: Options | None = None,
+    progress: Callable[[str], None] = lambda step: None,  # noqa: ARG005
+) -> Recommendation:
+    """One policy in Audit for each workload, from what it did in the window.
+
+    Parameters
+    ----------
+    since, until: as in :meth:`portforge.capture.Capture.flows`.
+    namespaces, workloads: names to recommend for; all when None. The other workloads' records
+        are still used as witnesses.
+    options: thresholds.
+    progress: called with the name of each step.
+
+    Raises
+    ------
+    CaptureError: nothing in the window, no such workload, or more than one cluster.
+    """
+    options = options or Options()
+    if len(capture.clusters) > 1:
+        raise CaptureError(
+            f"the capture holds {len(capture.clusters)} clusters: {', '.join(capture.clusters)}",
+            place=str(capture.files.root),
+            remedy="give a folder with one v1/cluster=<name>/ only",
+        )
+    window = capture.window(since, until)
+    progress("summing up connections")
+    edges = edges_of(capture.aggregated(since, until))
+    pods, losses = capture.pods(since, until), capture.losses(since, until)
+    progress("sorting out what may be learned")
+    learned, left = sort_edges(edges, options)
+    left += [
+        Left(e, kind, KINDS[kind], learned=True) for e in learned if (kind := _worth_saying(e))
+    ]
+    subjects = _subjects(edges, namespaces, workloads, capture)
+    progress(f"writing rules for {len(subjects)} workloads")
+    made = [
+        _one(workload, edges, learned, left, pods, losses, window, options)
+        for workload, edges, learned, left in _by_workload(subjects, edges, learned, left)
+    ]
+    everything = [one for each in made for one in each.left]
+    everything += [one for one in left if one.edge.workload is None or one.kind == "host_network"]
+    findings = findings_frame(everything)
+    report = {
+        "schema": REPORT_SCHEMA,
+        "made_by": MADE_BY,
+        "cluster": capture.clusters[0],
+        "window": {
+            "start": iso(window.start),
+            "end": iso(window.end),
+            "hours": round(window.hours, 4),
+        },
+        "workloads": [each.report for each in made],
+        "findings": _finding_counts(findings),
+        "losses": _losses(losses),
+        "rows": {
+            "read": sum(edge.rows for edge in edges),
+            "learned": sum(edge.rows for edge in learned),
+            "unattributed": sum(edge.rows for edge in edges if edge.workload is None),
+        },
+    }
+    rows = [row for each in made for row in each.evidence]
+    return Recommendation([each.policy for each in made], evidence_frame(rows), findings, report)
+
+
+class _Made:
+    """What was made of one workload."""
+
+    def __init__(
+        self,
+        policy: PortPolicy,
+        evidence: list[dict[str, Any]],
+        left: list[Left],
+        report: dict[str, Any],
+    ) -> None:
+        self.policy, self.evidence, self.left, self.report = policy, evidence, left, report
+
+
+def _one(
+    workload: Workload,
+    edges: list[Edge],
+    learned: list[Edge],
+    left: list[Left],
+    pods: pd.DataFrame,
+    losses: pd.DataFrame,
+    window: Window,
+    options: Options,
+) -> _Made:
+    stays, changes = split_dynamic(learned, options)
+    left = left + changes
+    listening = frozenset(
+        (str(e.protocol), e.port) for e in edges if e.verdict == Verdict.LISTENING
+    )
+    rules = learn_rules(stays, listening, options)
+    own = pods[
+        (pods["namespace"] == workload.namespace)
+        & (pods["workload_kind"] == workload.kind)
+        & (pods["workload"] == workload.name)
+    ]
+    starts = [t.to_pydatetime() for t in own.groupby("pod")["first_seen"].min()]
+    lost = _losses(losses[losses["node"].isin(own["node"]) | own.empty])["by_reason"]
+    lost = {reason: n for reason, n in lost.items() if reason != LossReason.RECORDER_DOWN}
+    status = status_of(Seen(edges, rules, left, lost, starts), window, options)
+    return _Made(
+        _policy(workload, rules),
+        [evidence_row(workload, rule, len(starts), window, options) for rule in rules],
+        left,
+        _workload_report(workload, rules, status, len(starts)),
+    )
+
+
+def _policy(workload: Workload, rules: list[Learned]) -> PortPolicy:
+    try:
+        return PortPolicy(
+            namespace=workload.namespace,
+            name=workload.slug,
+            workload=workload,
+            mode=Mode.AUDIT,
+            established=Established.REJUDGE,
+            ingress=tuple(r.rule for r in rules if r.direction == Direction.INGRESS),
+            egress=tuple(r.rule for r in rules if r.direction == Direction.EGRESS),
+        )
+    except ValidationError as wrong:
+        raise CaptureError(
+            f"no policy can be written for it: {wrong.errors()[0]['msg']}",
+            place="/".join(workload),
+            remedy="its name is not one Kubernetes gives: check the recorder's inventory",
+        ) from None
+
+
+def _workload_report(
+    workload: Workload, rules: list[Learned], status: Status, pods: int
+) -> dict[str, Any]:
+    return {
+        "namespace": workload.namespace,
+        "workload_kind": workload.kind,
+        "workload": workload.name,
+        "policy": workload.slug,
+        "status": status.status,
+        "reasons": list(status.reasons),
+        "notes": list(status.notes),
+        "rules": len(rules),
+        "pods": pods,
+        "coverage": {
+            direction: {
+                "hours": found.units,
+                "ports": found.seen,
+                "sample_coverage": found.coverage,
+                "chao2_ports": found.richness,
+            }
+            for direction, found in status.coverage.items()
+        },
+    }
+
+
+def _worth_saying(edge: Edge) -> str | None:
+    """Learned all the same, but the analyst must know."""
+    if edge.peer.ip is None:
+        return "lost_peer"
+    return "unknown_peer" if edge.peer.kind == PeerKind.UNKNOWN else None
+
+
+def _subjects(
+    edges: list[Edge],
+    namespaces: Sequence[str] | None,
+    workloads: Sequence[str] | None,
+    capture: Capture,
+) -> list[Workload]:
+    known = {e.workload for e in edges if e.workload is not None and e.workload.kind != "Node"}
+    chosen = sorted(
+        w
+        for w in known
+        if (not namespaces or w.namespace in namespaces) and (not workloads or w.name in workloads)
+    )
+    if not chosen:
+        seen = ", ".join(sorted({f"{w.namespace}/{w.name}" for w in known})[:10]) or "none"
+        raise CaptureError(
+            "no such workload in the window",
+            place=str(capture.files.root),
+            remedy=f"the capture knows: {seen}",
+        )
+    return chosen
+
+
+def _by_workload(
+    subjects: list[Workload], edges: list[Edge], learned: list[Edge], left: list[Left]
+) -> list[tuple[Workload, list[Edge], list[Edge], list[Left]]]:
+    all_of: defaultdict[Workload | None, list[Edge]] = defaultdict(list)
+    learned_of: defaultdict[Workload | None, list[Edge]] = defaultdict(list)
+    left_of: defaultdict[Workload | None, list[Left]] = defaultdict(list)
+    for edge in edges:
+        all_of[edge.workload].append(edge)
+    for edge in learned:
+        learned_of[edge.workload].append(edge)
+    for one in left:
+        left_of[one.edge.workload].append(one)
+    return [(w, all_of[w], learned_of[w], left_of[w]) for w in subjects]
+
+
+def _finding_counts(findings: pd.DataFrame) -> dict[str, Any]:
+    sums = findings.groupby("kind")["connections"].agg(["size", "sum"])
+    return {
+        kind: {
+            "count": int(sums.loc[kind, "size"]),  # type: ignore[arg-type]
+            "connections": int(sums.loc[kind, "sum"]),  # type: ignore[arg-type]
+            "meaning": meaning,
+        }
+        for kind, meaning in KINDS.items()
+        if kind in sums.index
+    }
+
+
+def _losses(losses: pd.DataFrame) -> dict[str, Any]:
+    sums = losses.groupby("reason")["count"].sum().sort_index()
+    return {
+        "total": int(losses["count"].sum()),
+        "by_reason": {str(reason): int(count) for reason, count in sums.items()},
+    }

@@ -1,0 +1,196 @@
+"""From the learned edges of one workload to its rules, one per direction, protocol and port.
+
+Each rule comes with its evidence: what was seen, what the rule grants beyond it, and why it has
+the shape it has.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from portforge.errors import CaptureError
+from portforge.policy import Entity, PeerSelector, Rule
+from portforge.recommend._edges import Edge, peer_text
+from portforge.recommend._options import Options
+from portforge.schema import Direction, PeerKind, Protocol, Verdict, Workload
+
+__all__ = ["Learned", "learn_rules", "peers_seen"]
+
+_DNS = 53
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A rule, the edges behind it, and what to say about it."""
+
+    direction: Direction
+    rule: Rule
+    edges: tuple[Edge, ...]
+    reasons: tuple[str, ...] = ()
+    over_grant: tuple[str, ...] = ()
+    assumed: bool = False
+    """Not seen in this shape: added by knowledge, or open to any peer since none was kept."""
+
+
+@dataclass
+class _Peers:
+    """The selectors of one rule, collected."""
+
+    selectors: set[PeerSelector] = field(default_factory=set)
+    reasons: list[str] = field(default_factory=list)
+    over_grant: list[str] = field(default_factory=list)
+
+
+def learn_rules(
+    edges: Iterable[Edge], listeners: frozenset[tuple[str, int]], options: Options
+) -> list[Learned]:
+    """The rules of one workload, sorted.
+
+    Parameters
+    ----------
+    edges: its learned edges.
+    listeners: (protocol, port) on which it listens.
+    """
+    groups: defaultdict[tuple[Direction, Protocol, int], list[Edge]] = defaultdict(list)
+    for edge in edges:
+        groups[edge.direction, edge.protocol, edge.port].append(edge)
+    rules = {key: _rule(key, group, options) for key, group in groups.items()}
+    for direction in Direction:
+        if extra := _dns_over_tcp(direction, rules, listeners):
+            rules[direction, Protocol.TCP, _DNS] = extra
+    order = list(Direction)
+    return [rules[key] for key in sorted(rules, key=lambda k: (order.index(k[0]), k[1], k[2]))]
+
+
+def _rule(key: tuple[Direction, Protocol, int], edges: list[Edge], options: Options) -> Learned:
+    direction, protocol, port = key
+    peers = _select(edges, options)
+    lost = [edge for edge in edges if edge.peer.ip is None and not _named(edge)]
+    if lost:
+        count = sum(edge.connections for edge in lost)
+        if peers.selectors:
+            peers.reasons.append(f"the peer of {count} connections was lost: peers may be missing")
+        else:
+            peers.reasons.append(f"the peers of all {count} connections were lost: any peer")
+            peers.over_grant.append("any peer, none is known")
+    targets = sorted({e.target_port for e in edges if e.target_port not in (None, port)})
+    if targets:
+        peers.reasons.append(f"the Service sends it on to port {', '.join(map(str, targets))}")
+    if not sum(edge.connections for edge in edges):
+        peers.reasons.append("open since before the recorder started")
+    if any(edge.verdict == Verdict.AUDITED for edge in edges):
+        peers.reasons.append("the policy of then would have denied it")
+    rule = Rule(
+        id=_rule_id(direction, protocol, port),
+        protocol=protocol,
+        port=port,
+        peers=tuple(peers.selectors) or None,
+    )
+    return Learned(
+        direction,
+        rule,
+        tuple(edges),
+        tuple(peers.reasons),
+        tuple(peers.over_grant),
+        assumed=not peers.selectors,
+    )
+
+
+def _rule_id(direction: Direction, protocol: str, port: int) -> str:
+    return f"{'in' if direction == Direction.INGRESS else 'out'}-{protocol.lower()}-{port}"
+
+
+def _named(edge: Edge) -> bool:
+    peer = edge.peer
+    return peer.kind == PeerKind.NODE or (
+        peer.kind in (PeerKind.WORKLOAD, PeerKind.SERVICE)
+        and None not in (peer.namespace, peer.workload_kind, peer.workload)
+    )
+
+
+def _select(edges: list[Edge], options: Options) -> _Peers:
+    peers = _Peers()
+    external: set[str] = set()
+    nodes: set[str] = set()
+    unknown: set[str] = set()
+    for edge in edges:
+        ip, kind, namespace, owner, name = edge.peer
+        if kind == PeerKind.NODE:
+            nodes.add(name or ip or "")
+        elif _named(edge) and namespace and owner and name:
+            peers.selectors.add(PeerSelector(workload=Workload(namespace, owner, name)))
+        elif ip is None:
+            continue
+        elif kind == PeerKind.EXTERNAL:
+            external.add(ip)
+        elif kind == PeerKind.SERVICE:
+            peers.selectors.add(_address(ip))
+            peers.reasons.append(f"{ip} is a Service without one known workload behind it")
+        else:
+            unknown.add(ip)
+    if nodes:
+        peers.selectors.add(PeerSelector(entity=Entity.NODE))
+        peers.over_grant.append(f"every node; seen: {', '.join(sorted(nodes))}")
+    if unknown:
+        peers.selectors.add(PeerSelector(entity=Entity.CLUSTER))
+        peers.reasons.append(f"{_count(unknown)} of the cluster belong to no known workload")
+        peers.over_grant.append(f"the whole cluster for {_count(unknown)}")
+    if len(external) > options.max_addresses:
+        peers.selectors.add(PeerSelector(entity=Entity.WORLD))
+        peers.reasons.append(f"{_count(external)} outside the cluster: too many to list")
+        peers.over_grant.append(f"any external address for {_count(external)} seen")
+    else:
+        peers.selectors.update(_address(ip) for ip in external)
+    return peers
+
+
+def _count(addresses: set[str]) -> str:
+    return f"{len(addresses)} address" + ("es" if len(addresses) != 1 else "")
+
+
+def _address(ip: str) -> PeerSelector:
+    try:
+        address = ip_address(ip)
+    except ValueError:
+        raise CaptureError(
+            f"peer_ip {ip!r} is not an address",
+            place="flows",
+            remedy="do not trust this capture: record again",
+        ) from None
+    return PeerSelector(cidr=f"{address}/{address.max_prefixlen}")
+
+
+def _dns_over_tcp(
+    direction: Direction,
+    rules: dict[tuple[Direction, Protocol, int], Learned],
+    listeners: frozenset[tuple[str, int]],
+) -> Learned | None:
+    """TCP 53 beside UDP 53: an answer too long for UDP is asked for again over TCP (RFC 7766)."""
+    over_udp = rules.get((direction, Protocol.UDP, _DNS))
+    if over_udp is None or (direction, Protocol.TCP, _DNS) in rules:
+        return None
+    if direction == Direction.INGRESS and (Protocol.TCP, _DNS) not in listeners:
+        return None
+    peers = over_udp.rule.peers
+    who = "any peer" if peers is None else f"{len(peers)} peer" + ("s" if len(peers) != 1 else "")
+    return Learned(
+        direction,
+        Rule(
+            id=_rule_id(direction, Protocol.TCP, _DNS),
+            protocol=Protocol.TCP,
+            port=_DNS,
+            peers=peers,
+        ),
+        (),
+        ("not seen; added because DNS answers too long for UDP come over TCP",),
+        (f"TCP 53 with {who}, unseen",),
+        assumed=True,
+    )
+
+
+def peers_seen(edges: Iterable[Edge]) -> str:
+    """The peers of a rule's edges in one line."""
+    return ", ".join(sorted({peer_text(edge.peer, edge.peer_names) for edge in edges}))
