@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from portforge.apply.cgroups import pod_uid
 from portforge.apply.inventory import Inventory, Pod
 from portforge.apply.layout import FLOW, FLOW_KEY, PROTOCOLS, Direction, Scope, unpacked_address
 from portforge.apply.layout import Verdict as KernelVerdict
 from portforge.schema import FLOW_SCHEMA, SORT_COLUMNS, Peer, PeerKind, Verdict
-from portforge_recorder.identity import pod_uid
 
 __all__ = ["attribute", "canonical"]
 

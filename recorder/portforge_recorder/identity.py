@@ -1,4 +1,4 @@
-"""Who is who on this node: identity sources, and the pod behind a cgroup's name.
+"""Who is who on this node: identity sources.
 
 Reads a static file of pods; the Kubernetes source is a later part. Not for attributing rows
 (:mod:`portforge_recorder.attribute`) and not for walking cgroups (the loader does).
@@ -18,43 +18,12 @@ from pydantic.alias_generators import to_camel
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from portforge.apply.cgroups import UID
 from portforge.apply.inventory import Inventory, Node, Pod, Service, ServicePort
 from portforge.errors import PortforgeError
 from portforge.schema import Workload
 
-__all__ = ["IdentitySource", "StaticSource", "pod_uid"]
-
-_UID = r"[0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32}"
-# kubelet, pkg/kubelet/cm: "pod<uid>" below the QoS cgroup; the systemd driver repeats the
-# parents' names, writes _ for - inside a name and adds ".slice". Static pods from a file have
-# an MD5 sum for a UID.
-_POD_CGROUP = re.compile(
-    rf"(?:[\w-]*kubepods(?:-burstable|-besteffort)?-)?pod(?P<uid>{_UID})(?:\.slice)?"
-)
-
-
-def pod_uid(cgroup: str) -> str | None:
-    """The UID of the pod a cgroup belongs to, or None when its name does not say.
-
-    Parameters
-    ----------
-    cgroup: path below the node's own kubepods cgroup, or the pod cgroup's name alone. In a
-        path the outermost pod counts: what a container makes further down is its own affair.
-
-    >>> pod_uid("kubepods/burstable/pod0f8fad5b-d9cb-469f-a165-70867728950e/4c1e")
-    '0f8fad5b-d9cb-469f-a165-70867728950e'
-    >>> pod_uid("kubepods-burstable-pod0f8fad5b_d9cb_469f_a165_70867728950e.slice")
-    '0f8fad5b-d9cb-469f-a165-70867728950e'
-    >>> pod_uid("system.slice/ssh.service") is None
-    True
-    """
-    # Split at ":" too: a runtime whose driver is not the kubelet's makes one directory called
-    # "kubepods-pod<uid>.slice:cri-containerd:<id>".
-    for component in re.split("[/:]", cgroup):
-        found = _POD_CGROUP.fullmatch(component)
-        if found:
-            return found["uid"].replace("_", "-")
-    return None
+__all__ = ["IdentitySource", "StaticSource"]
 
 
 class IdentitySource(Protocol):
@@ -108,7 +77,7 @@ def _network(text: str) -> str:
 
 
 def _uid(text: str) -> str:
-    if not re.fullmatch(_UID, text):
+    if not re.fullmatch(UID, text):
         raise ValueError("a pod UID is 36 characters with dashes, or 32 hexadecimal digits")
     return text.replace("_", "-")
 

@@ -59,7 +59,7 @@ TRACEPOINTS = {
     "on_no_socket": "kfree_skb",
 }
 # on_egress last: who finds its link finds all.
-ATTACH_ORDER = tuple(p for p in CGROUP_PROGRAMS if p != "on_egress") + ("on_egress",)
+ATTACH_ORDER = (*(p for p in CGROUP_PROGRAMS if p != "on_egress"), "on_egress")
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def _compile(files: list[Path], defines: dict[str, str], folder: Path) -> None:
         "sources": [str(f) for f in files],
         "flags": [*flags, *(f"-D{k}={v}" for k, v in defines.items())],
         "headers": str(place),
-        "programs": {**CGROUP_PROGRAMS, **{name: (_RAW_TRACEPOINT, -1) for name in TRACEPOINTS}},
+        "programs": {**CGROUP_PROGRAMS, **dict.fromkeys(TRACEPOINTS, (_RAW_TRACEPOINT, -1))},
         "maps": [*MAPS, "conversations", "sockets"],
         "folder": str(folder),
     }

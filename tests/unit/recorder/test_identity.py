@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from portforge_recorder.identity import StaticSource, pod_uid
+from portforge_recorder.identity import StaticSource
 
+from portforge.apply.cgroups import pod_uid
 from portforge.errors import PortforgeError
 from portforge.schema import PeerKind, Workload
 

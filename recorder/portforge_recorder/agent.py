@@ -1,0 +1,256 @@
+"""The recorder: one loop that drains, attributes, writes and enforces, until it is told to stop.
+
+It owns nothing that enforcement needs: killed, it leaves the kernel counting and enforcing.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import pyarrow as pa
+
+from portforge.apply.enforce import Enforcer
+from portforge.apply.inventory import Inventory
+from portforge.apply.layout import KERNEL_LOSSES
+from portforge.apply.node import Drained, NodeMaps, Rows
+from portforge.apply.state import State
+from portforge.errors import PortforgeError
+from portforge.schema import LossReason
+from portforge_recorder.attribute import attribute
+from portforge_recorder.identity import IdentitySource
+from portforge_recorder.load import Sizes, load, remove, versions
+from portforge_recorder.snapshot import register
+from portforge_recorder.writer import Writer, loss_table
+
+__all__ = ["Recorder", "Tick"]
+
+_SNAPSHOT_SECONDS = 60.0
+_LISTENER_SECONDS = 60.0
+_LOOK_SECONDS = 0.2
+"""How often the loop looks for pods that came; they pass unjudged until it has."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What one drain brought."""
+
+    at: datetime
+    rows: int
+    connections: int
+    losses: int
+    pods: int
+    problem: PortforgeError | None = None
+    """What could not be written, or an inventory that could not be read."""
+
+
+@dataclass
+class Recorder:
+    """One node's recorder. ``run`` until ``stop``; SIGTERM and SIGINT stop it too.
+
+    Parameters
+    ----------
+    source: who is who.
+    capture: folder of the capture.
+    kubepods: this node's own kubepods cgroup.
+    interval: seconds between drains; also how often a long connection is recorded.
+    """
+
+    source: IdentitySource
+    capture: Path
+    kubepods: Path
+    interval: float = 10.0
+    max_seconds: float = 300.0
+    sizes: Sizes = field(default_factory=Sizes)
+    state_folder: Path | None = None
+    on_tick: Callable[[Tick], None] = lambda _: None
+    stop: Event = field(default_factory=Event)
+
+    def run(self) -> None:
+        """Load or adopt, then loop. Flushes at the end; what is pinned stays.
+
+        Raises
+        ------
+        HostError: the host cannot do it.
+        PortforgeError: the inventory or the capture cannot be used.
+        """
+        inventory = self.source.inventory()
+        self._writer = Writer(
+            self.capture, inventory.cluster, inventory.node, max_seconds=self.max_seconds
+        )
+        try:
+            folder = load(inventory.node, self.kubepods, self.sizes, self.interval)
+            with NodeMaps(folder) as maps:
+                self._loop(maps, inventory, folder)
+        finally:
+            self._writer.close()
+
+    def handle_signals(self) -> None:
+        """Let SIGTERM and SIGINT end the loop instead of the process."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop.set())
+
+    def _loop(self, maps: NodeMaps, inventory: Inventory, folder: Path) -> None:
+        state = State(inventory.node, *([self.state_folder] if self.state_folder else []))
+        enforcer = Enforcer(maps, state)
+        register(maps, self.kubepods)
+        self._inventory, self._problem = inventory, None
+        self._applied = enforcer.reconcile(inventory)
+        for old in versions(inventory.node):
+            if old != folder:
+                remove(old)  # an older version, enforcing until this line
+        self._mark = _Mark(self.capture, inventory, folder)
+        self._since, self._lost = self._mark.read(len(KERNEL_LOSSES))
+        self._listeners_told = 0
+        due = time.monotonic()
+        snapshot_due = due + _SNAPSHOT_SECONDS
+        seen: object = None
+        while not self.stop.is_set():
+            now = (self._look(), maps.pod_names().keys(), state.ids())
+            if now != seen:
+                self._reconcile(enforcer)
+                seen = (self._inventory, maps.pod_names().keys(), state.ids())
+            if time.monotonic() >= due:
+                self._reconcile(enforcer)  # rules expire
+                self._drain(maps, state)
+                due = max(due + self.interval, time.monotonic())
+            if time.monotonic() >= snapshot_due:
+                register(maps, self.kubepods)
+                snapshot_due += _SNAPSHOT_SECONDS
+            self.stop.wait(min(_LOOK_SECONDS, max(due - time.monotonic(), 0.0)))
+        self._look()
+        self._drain(maps, state)
+
+    def _look(self) -> Inventory:
+        """Read the inventory again; keep the last one when it cannot be read."""
+        try:
+            self._inventory = self.source.inventory()
+            self._problem = None
+        except PortforgeError as problem:
+            self._problem = problem
+        return self._inventory
+
+    def _reconcile(self, enforcer: Enforcer) -> None:
+        """Make the kernel agree; what is enforced stays when the policies cannot be read."""
+        try:
+            self._applied = enforcer.reconcile(self._inventory)
+        except PortforgeError as problem:
+            self._problem = problem
+
+    def _drain(self, maps: NodeMaps, state: State) -> None:
+        drained = maps.drain()
+        boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        now = datetime.now(UTC)
+        if drained.epoch == self._writer.epoch:
+            # An earlier recorder wrote this pair and died before it cleared it.
+            drained = Drained(drained.epoch, drained.keys[:0], drained.values[:0])
+        rules = {
+            (known.policy, number): rule
+            for known in state.known().values()
+            for number, rule in enumerate(known.rules, start=1)
+        }
+        flows, unattributed = attribute(
+            drained.keys,
+            drained.values,
+            self._listening(maps, boot),
+            maps.pod_names(),
+            self._inventory,
+            rules,
+            (time.time_ns() - boot) // 1000,
+            boot,
+            self._inventory.node,
+        )
+        losses = self._losses(maps, unattributed, now)
+        self._writer.add(flows, losses, drained.epoch)
+        maps.drained()
+        self._since = now
+        self._mark.write(self._lost)
+        self._forget_dead(maps, boot)
+        self.on_tick(
+            Tick(
+                now,
+                flows.num_rows,
+                int(drained.values["connections"].sum()),
+                sum(losses.column("count").to_pylist()),
+                self._applied.pods,
+                self._writer.problem or self._problem,
+            )
+        )
+
+    def _listening(self, maps: NodeMaps, boot: int) -> tuple[Rows, Rows]:
+        """The listeners, once a minute and at the end, as of the time they were last told."""
+        keys, values = maps.read("listeners")
+        told = self._listeners_told
+        if told and boot - told < _LISTENER_SECONDS * 1e9 and not self.stop.is_set():
+            return keys[:0], values[:0]
+        self._listeners_told = boot
+        values = values.copy()
+        values["since_ns"] = np.maximum(values["since_ns"], told or boot)
+        return keys, values
+
+    def _losses(self, maps: NodeMaps, unattributed: int, now: datetime) -> pa.Table:
+        """Rows for what the kernel and attribution lost since the last drain."""
+        before, self._lost = self._lost, maps.losses()
+        found = [
+            (reason, self._since, now, after - earlier)
+            for reason, earlier, after in zip(KERNEL_LOSSES, before, self._lost, strict=True)
+            if after > earlier
+        ]
+        if unattributed:
+            found.append((LossReason.UNATTRIBUTED, self._since, now, unattributed))
+        down = now - self._since
+        if down > timedelta(seconds=2 * self.interval + 1):
+            found.append((LossReason.RECORDER_DOWN, self._since, now, int(down.total_seconds())))
+        return loss_table(self._inventory.node, found)
+
+    def _forget_dead(self, maps: NodeMaps, boot: int) -> None:
+        """Take pods out that ended two drains ago: their last rows are written."""
+        keys, values = maps.read("pod_names")
+        long_ago = boot - int(2 * self.interval * 1e9)
+        dead = {
+            int(k)
+            for k, v in zip(keys, values, strict=True)
+            if v["died_ns"] and v["died_ns"] < long_ago
+        }
+        if not dead:
+            return
+        for cgroup in dead:
+            maps.remove("pods", cgroup)
+            maps.remove("pod_names", cgroup)
+        for name, field_ in (("listeners", "cgroup"), ("namespaces", None)):
+            keys, values = maps.read(name)
+            for key, value in zip(keys, values, strict=True):
+                if int(key[field_] if field_ else value) in dead:
+                    maps.remove(name, key.tobytes())
+
+
+class _Mark:
+    """When this node was last drained and what was lost by then, for the recorder that comes next."""
+
+    def __init__(self, capture: Path, inventory: Inventory, folder: Path) -> None:
+        self.path = capture / ".spool" / inventory.cluster / f"{inventory.node}.drained.json"
+        self._programs = folder.name
+
+    def read(self, reasons: int) -> tuple[datetime, list[int]]:
+        """The time and the loss counters; now and zeros where these programs are new."""
+        with suppress(FileNotFoundError, ValueError, KeyError):
+            mark = json.loads(self.path.read_text())
+            if mark["programs"] == self._programs:
+                return datetime.fromisoformat(mark["at"]), list(mark["losses"])
+        return datetime.now(UTC), [0] * reasons
+
+    def write(self, losses: list[int]) -> None:
+        """Replace the mark in one step; a full disk keeps the old one."""
+        mark = {"programs": self._programs, "at": datetime.now(UTC).isoformat(), "losses": losses}
+        new = self.path.with_suffix(".new")
+        with suppress(OSError):
+            new.write_text(json.dumps(mark))
+            new.replace(self.path)
