@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from numbers import Real
+from typing import Any
 
 import pandas as pd
 
+from portforge.errors import CaptureError
 from portforge.policy._approval import digest
 from portforge.policy._model import Entity, Established, Mode, PeerSelector, PortPolicy, Rule
 from portforge.policy._yaml import instant_text
@@ -28,15 +29,24 @@ _ENTITY = {
     Entity.CLUSTER: "anything inside the cluster",
     Entity.WORLD: "anything outside the cluster",
 }
-_RULE_COLUMNS = ("rule", "rule_id")
-_OWNER_COLUMNS: dict[str, Callable[[PortPolicy], str]] = {
-    "namespace": lambda p: p.namespace,
-    "policy": lambda p: p.name,
-    "name": lambda p: p.name,
-    "workload_kind": lambda p: p.workload.kind,
-    "workload": lambda p: p.workload.name,
-}
-_TOLD_BY_THE_RULE = {"direction", "protocol", "port", "end_port", "cluster"}
+_TOLD_ALREADY = frozenset(
+    [
+        "namespace",
+        "policy",
+        "rule",
+        "workload_kind",
+        "workload",
+        "direction",
+        "protocol",
+        "port",
+        "connections",
+        "bytes",
+        "hours",
+        "days",
+        "pods",
+        "pods_total",
+    ]
+)
 
 
 def _peer(selector: PeerSelector) -> str:
@@ -70,25 +80,39 @@ def _told(value: object) -> str | None:
     return str(value) or None
 
 
-def _evidence(rows: pd.DataFrame) -> Iterator[str]:
-    skip = {*_RULE_COLUMNS, *_OWNER_COLUMNS, *_TOLD_BY_THE_RULE}
-    for record in rows.to_dict("records"):
-        told = ((str(name), _told(value)) for name, value in record.items() if name not in skip)
-        facts = [f"{name.replace('_', ' ')} {text}" for name, text in told if text is not None]
-        if facts:
-            yield "    seen: " + "; ".join(facts)
+def _evidence(record: dict[str, Any]) -> str:
+    """One row of evidence.parquet in a sentence; columns it may gain are told by their name."""
+    counts = (
+        f"{_told(record['connections'])} connections, {_told(record['bytes'])} bytes, in "
+        f"{_told(record['hours'])} hours of {_told(record['days'])} days, in "
+        f"{_told(record['pods'])} of {_told(record['pods_total'])} pods"
+    )
+    told = ((str(name), _told(v)) for name, v in record.items() if name not in _TOLD_ALREADY)
+    return "; ".join([counts, *(f"{n.replace('_', ' ')} {v}" for n, v in told if v is not None)])
 
 
-def _of(policy: PortPolicy, evidence: pd.DataFrame) -> pd.DataFrame:
-    mine = pd.Series(True, index=evidence.index)
-    for column, value in _OWNER_COLUMNS.items():
-        if column in evidence.columns:
-            mine &= evidence[column].astype(object) == value(policy)
-    return evidence.loc[mine]
+def _by_rule(policy: PortPolicy, evidence: pd.DataFrame | None) -> dict[str, str] | None:
+    """What was seen, by rule id; None where no evidence was given."""
+    if evidence is None:
+        return None
+    missing = sorted(_TOLD_ALREADY - set(evidence.columns))
+    if missing:
+        raise CaptureError(
+            f"evidence lacks the columns {', '.join(missing)}",
+            remedy="give the evidence.parquet that portforge recommend wrote",
+        )
+    owner = ["namespace", "workload_kind", "workload"]
+    mine = (evidence[owner].astype(object) == list(policy.workload)).all(axis=1)
+    rows = evidence.loc[mine].astype(object).to_dict("records")
+    return {str(row["rule"]): _evidence({str(k): v for k, v in row.items()}) for row in rows}
 
 
 def explain(policy: PortPolicy, evidence: pd.DataFrame | None = None) -> str:
-    """What ``policy`` does, in sentences; ``evidence`` is that of ``recommend``, by rule id.
+    """What ``policy`` does, in sentences, with what ``evidence`` says of each rule.
+
+    Raises
+    ------
+    CaptureError: ``evidence`` is not that of ``recommend``.
 
     >>> from portforge.schema import Workload
     >>> print(explain(PortPolicy(namespace="shop", name="deployment-web",
@@ -96,8 +120,7 @@ def explain(policy: PortPolicy, evidence: pd.DataFrame | None = None) -> str:
     ...     ingress=[Rule(id="in-tcp-80", protocol="TCP", port=80)])).splitlines()[3])
       in-tcp-80: any peer may connect to TCP port 80
     """
-    mine = None if evidence is None else _of(policy, evidence)
-    column = next((c for c in _RULE_COLUMNS if mine is not None and c in mine.columns), None)
+    seen = _by_rule(policy, evidence)
     namespace, kind, name = policy.workload
     lines = [f"{kind} {name} in {namespace} ({policy.mode}: {_MODE[policy.mode]})"]
     lines.append(f"{_ESTABLISHED[policy.established]}.")
@@ -112,9 +135,8 @@ def explain(policy: PortPolicy, evidence: pd.DataFrame | None = None) -> str:
         )
         for rule in rules:
             lines.append(_rule(rule, direction))
-            if mine is not None and column is not None:
-                rows = mine.loc[mine[column].astype(object) == rule.id]
-                lines += list(_evidence(rows)) or ["    seen: no evidence for this rule"]
+            if seen is not None:
+                lines.append(f"    seen: {seen.get(rule.id, 'no evidence for this rule')}")
     if policy.expires_at is not None:
         lines.append(f"From {instant_text(policy.expires_at)} it restricts nothing.")
     lines.append(_approval(policy))
