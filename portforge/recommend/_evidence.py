@@ -62,7 +62,7 @@ def evidence_row(
         "protocol": str(learned.rule.protocol),
         "port": learned.rule.port,
         "target_ports": ", ".join(map(str, targets)),
-        "peers": peers_seen(edges) if edges else "",
+        "peers": peers_seen(learned),
         "connections": sum(edge.connections for edge in edges),
         "bytes": sum(edge.bytes for edge in edges),
         "hours": len(hours),

@@ -20,6 +20,7 @@ from portforge.schema import Direction, PeerKind, Protocol, Verdict, Workload
 __all__ = ["Learned", "learn_rules", "peers_seen"]
 
 _DNS = 53
+_SHOWN_PEERS = 20
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,10 @@ def _dns_over_tcp(
     )
 
 
-def peers_seen(edges: Iterable[Edge]) -> str:
-    """The peers of a rule's edges in one line."""
-    return ", ".join(sorted({peer_text(edge.peer, edge.peer_names) for edge in edges}))
+def peers_seen(learned: Learned) -> str:
+    """The peers behind a rule in one line; of a rule nobody used, the peers it names."""
+    if not learned.edges:
+        return ", ".join(map(str, learned.rule.peers or ()))
+    texts = sorted({peer_text(edge.peer, edge.peer_names) for edge in learned.edges})
+    more = len(texts) - _SHOWN_PEERS
+    return ", ".join(texts[:_SHOWN_PEERS]) + (f" and {more} more" if more > 0 else "")

@@ -126,7 +126,7 @@ def _notes(seen: Seen, window: Window) -> Iterable[str]:
     if kept_out:
         count = sum(edge.connections for edge in kept_out)
         ports = ", ".join(f"{p} {n}" for p, n in sorted({(e.protocol, e.port) for e in kept_out}))
-        yield f"{count} answered connections of a scanner were kept out: {ports}"
+        yield f"answered connections of a scanner were kept out ({count}): {ports}"
     for rule in seen.rules:
         if not rule.edges:
             yield f"{rule.rule.id}: {rule.reasons[0]}"

@@ -120,7 +120,7 @@ def test_a_scanner_is_kept_out_even_where_it_found_an_open_port(tmp_path: Path) 
     assert found.loc["redis", "peer"] == "shop/Deployment/mallory"
     assert found.loc["mallory", "direction"] == "egress"
     notes = {w["workload"]: w["notes"] for w in result.report["workloads"]}
-    assert any("scanner were kept out: TCP 6379" in note for note in notes["redis"])
+    assert any("scanner were kept out (1): TCP 6379" in note for note in notes["redis"])
 
 
 def test_a_sweep_over_many_workloads_is_a_scan(tmp_path: Path) -> None:
