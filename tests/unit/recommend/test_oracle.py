@@ -1,4 +1,4 @@
-"""The recommendation and the oracle agree: what was learned is allowed, what was left out is not."""
+"""Recommendation and oracle agree: what was learned is allowed, what was left out is not."""
 
 from __future__ import annotations
 
