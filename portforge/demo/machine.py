@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
+from pwd import getpwnam
 from typing import IO, Any
 
 from portforge.errors import HostError
@@ -79,9 +80,12 @@ class Machine:
         self, argv: Sequence[str], *, user: str | None = None, cgroup: Path | None = None
     ) -> list[str]:
         """The full command line that enters cgroup and network and becomes ``argv``."""
-        drop = ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups")
+        drop: tuple[str, ...] = ()
+        if user:
+            group = getpwnam(user).pw_gid
+            drop = ("setpriv", f"--reuid={user}", f"--regid={group}", "--init-groups")
         enter = ("sh", "-c", _ENTER, "sh", str(cgroup or self.cgroup), str(self.network))
-        return [*enter, str(self._etc), *(drop if user else ()), *argv]
+        return [*enter, str(self._etc), *drop, *argv]
 
     def run(
         self,

@@ -15,39 +15,37 @@ it. Services are DNAT in the node's namespace, after the pod's cgroup hooks, as 
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
-import signal
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from uuid import NAMESPACE_DNS, uuid5
 
-from ruamel.yaml import YAML
-
 from portforge.apply.inventory import Service, ServicePort
 from portforge.demo import cgroups
+from portforge.demo.cluster import POD_CIDRS, SERVICE_CIDR, describe, translation, write
+from portforge.demo.leftovers import (
+    LOCKS,
+    NAMESPACES,
+    PREFIX,
+    destroy,
+    lock,
+    sweep,
+    uninterrupted,
+)
 from portforge.demo.machine import Machine, tool
 from portforge.errors import HostError
 from portforge.schema import Workload
 
-__all__ = ["CLUSTER_DNS", "Node", "Outside", "Pod"]
+__all__ = ["CLUSTER_DNS", "Node", "Outside", "Pod", "sweep"]
 
 CLUSTER_DNS = "10.96.0.10"
 """The DNS server every pod is told to use; start a server and give it a Service to have one."""
 
-PREFIX = "pf-"
-LOCKS = Path("/run/portforge-demo")
-NAMESPACES = Path("/run/netns")
 NODE_ADDRESSES = ("10.77.0.1", "fd77::1")
-POD_CIDRS = ("10.77.0.0/24", "fd77::/64")
-SERVICE_CIDR = "10.96.0.0/16"
 
 _numbers = count(1)
 
@@ -142,7 +140,7 @@ class Node(Machine):
         if os.geteuid():
             raise HostError("network namespaces need root", remedy="run it as root (sudo)")
         sweep()
-        self._lock = _lock(self.id)
+        self._lock = lock(self.id)
         try:
             self._build()
         except BaseException:
@@ -162,10 +160,10 @@ class Node(Machine):
         """Kill and remove everything of this node; a second call does nothing."""
         if self._lock is None:
             return
-        with _uninterrupted():
+        with uninterrupted():
             for machine in (*self.pods, *self._outside, self):
                 machine.kill()
-            _destroy(self.id)
+            destroy(self.id)
             self.pods, self._outside, self.services = [], [], []
             (LOCKS / self.id).unlink(missing_ok=True)
             os.close(self._lock)
@@ -340,32 +338,8 @@ class Node(Machine):
             return service
 
     def _translate(self) -> None:
-        """Write every Service's DNAT at once; hairpin traffic (a pod to itself) is masqueraded."""
-        rules = [
-            f"ip daddr {service.addresses[0]} {port.protocol.lower()} dport {port.port} "
-            f"dnat to {backend.address}:{port.target_port}"
-            for service in self.services
-            if (backend := self._backends.get((service.namespace, service.name)))
-            for port in service.ports
-        ]
-        hairpins = sorted(
-            {
-                f"ip saddr {p.address} ip daddr {p.address} ct status dnat masquerade"
-                for p in self._backends.values()
-            }
-        )
-        hooks = {
-            "prerouting priority -100": rules,
-            "output priority -100": rules,
-            "postrouting priority 100": hairpins,
-        }
-        chains = "\n".join(
-            f"chain {hook.split()[0]} {{\ntype nat hook {hook};\n" + "\n".join(body) + "\n}"
-            for hook, body in hooks.items()
-        )
-        self._nft(
-            f"table ip services\ndelete table ip services\ntable ip services {{\n{chains}\n}}\n"
-        )
+        """Write every Service's DNAT at once, in one transaction."""
+        self._nft(translation(self.services, self._backends))
 
     def _nft(self, ruleset: str) -> None:
         tool("nsenter", f"--net={self.network}", "nft", "-f", "-", given=ruleset)
@@ -375,41 +349,9 @@ class Node(Machine):
     def inventory(self) -> dict[str, Any]:
         """The cluster as an identity source would know it; the shape of the inventory file."""
         with self._guard:
-            return {
-                "cluster": self.cluster,
-                "node": self.name,
-                "nodes": [{"name": self.name, "addresses": [self.address, self.address6]}],
-                "cidrs": [*POD_CIDRS, SERVICE_CIDR],
-                "pods": [
-                    {
-                        "uid": p.uid,
-                        "namespace": p.workload.namespace,
-                        "name": p.name,
-                        "workload": {"kind": p.workload.kind, "name": p.workload.name},
-                        "node": self.name,
-                        "addresses": [] if p.host_network else [p.address, p.address6],
-                        "hostNetwork": p.host_network,
-                    }
-                    for p in self.pods
-                ],
-                "services": [
-                    {
-                        "namespace": s.namespace,
-                        "name": s.name,
-                        "addresses": list(s.addresses),
-                        "ports": [
-                            {"protocol": p.protocol, "port": p.port, "targetPort": p.target_port}
-                            for p in s.ports
-                        ],
-                        **(
-                            {"workload": {"kind": s.workload.kind, "name": s.workload.name}}
-                            if s.workload
-                            else {}
-                        ),
-                    }
-                    for s in self.services
-                ],
-            }
+            return describe(
+                self.cluster, self.name, (self.address, self.address6), self.pods, self.services
+            )
 
     def write_inventory(self, path: Path) -> None:
         """Write the inventory file and keep it up to date as pods come and go."""
@@ -420,66 +362,7 @@ class Node(Machine):
     def _changed(self) -> None:
         if self._inventory_file is None:
             return
-        yaml = YAML(typ="safe")
-        yaml.default_flow_style = None
-        yaml.width = 200
-        yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-        draft = self._inventory_file.with_name(f".{self._inventory_file.name}.new")
-        with draft.open("w", encoding="utf-8") as file:
-            yaml.dump(self.inventory(), file)
-        draft.replace(self._inventory_file)
-
-
-def sweep() -> list[str]:
-    """Remove the nodes of runs that ended without cleaning up; their ids."""
-    with suppress(HostError):
-        names = {p.name for p in cgroups.mount_point().glob(f"{PREFIX}*")}
-        names |= {"-".join(p.name.split("-")[:3]) for p in NAMESPACES.glob(f"{PREFIX}*")}
-        names |= {p.name for p in LOCKS.glob(f"{PREFIX}*")}
-        swept = []
-        for name in sorted(names):
-            lock = _lock(name)
-            if lock is None:
-                continue
-            with _uninterrupted():
-                _destroy(name)
-                (LOCKS / name).unlink(missing_ok=True)
-                os.close(lock)
-            swept.append(name)
-        return swept
-    return []
-
-
-def _lock(name: str) -> int | None:
-    """Hold the node ``name`` for this process; None where a living process holds it."""
-    LOCKS.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(LOCKS / name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _destroy(name: str) -> None:
-    cgroups.destroy(cgroups.mount_point() / name)
-    for network in sorted(NAMESPACES.glob(f"{name}-*")):
-        tool("ip", "netns", "delete", network.name)
-    shutil.rmtree(Path(tempfile.gettempdir()) / name, ignore_errors=True)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits: a cleanup that is interrupted leaves what nobody will remove."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+        write(self._inventory_file, self.inventory())
 
 
 def _pod_name(kind: str, workload: str, ordinal: int, uid: str) -> str:

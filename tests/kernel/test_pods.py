@@ -14,7 +14,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from portforge.demo import cgroups
-from portforge.demo.pods import LOCKS, NAMESPACES, Node, Pod, sweep
+from portforge.demo.application import BACKDOOR_PORT, SCAN_TCP, Shop
+from portforge.demo.leftovers import LOCKS, NAMESPACES
+from portforge.demo.pods import Node, Pod, sweep
 
 TALK = """
 import socket, sys
@@ -182,3 +184,62 @@ def test_a_killed_run_is_swept_and_a_living_one_is_not(node: Node) -> None:
     assert name in sweep()
     assert left_behind(name) == []
     assert node.check_output(["true"]) == ""
+
+
+def test_the_shop_serves_is_scanned_and_leaves_nothing() -> None:
+    with Node() as node:
+        shop = Shop(node, rate=23)
+        assert shop.start() == {"pods": 8, "services": 5}
+        assert shop.ask(50) == {"ok": 50, "failed": 0}
+        assert shop.report() == {"products": 3}
+
+        counted = shop.load(3)
+        assert 60 <= counted["ok"] <= 78
+        assert counted["failed"] == 0
+        assert counted["probes_ok"] >= 4
+        assert counted["probes_failed"] == 0
+        assert sum(ok for _, ok, _ in shop.per_second()) >= counted["ok"]
+
+        scanned = shop.scan()
+        assert scanned["tcp"]["open_ports"] == [8000, 9229]
+        assert scanned["tcp"]["refused"] == len(SCAN_TCP) - 2
+        assert scanned["udp"]["refused"] == scanned["udp"]["tried"]
+        assert BACKDOOR_PORT not in SCAN_TCP
+        assert shop.backdoor() == {"connected": True, "answered": True, "reason": None}
+
+        assert shop.hold()["state"] == "open"
+        assert shop.payments
+        shop.payments.kill()
+        deadline = time.monotonic() + 10
+        while shop.held()["state"] == "open":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert shop.held()["state"] == "cut"
+        assert shop.stop()["ok"] >= counted["ok"]
+    assert left_behind(node.id) == []
+
+
+def test_the_shop_asks_the_dns_server_and_keeps_its_database_connections(node: Node) -> None:
+    shop = Shop(node)
+    shop.start()
+    web, redis = shop.pods["web"], shop.pods["redis"]
+    shop.ask(10)
+    (connection,) = _redis_connections(redis)
+    assert connection[1].startswith(f"{web.address}:")
+    before = _udp_received(shop.pods["dns"])
+    shop.ask(11)
+    assert _udp_received(shop.pods["dns"]) - before >= 2 * 11  # the client's and web's
+    assert _redis_connections(redis) == [connection]
+    shop.stop()
+
+
+def _redis_connections(redis: Pod) -> list[list[str]]:
+    """Local and remote end of each."""
+    said = redis.check_output(["ss", "-Htn", "state", "established", "sport = :6379"])
+    return [line.split()[2:] for line in said.splitlines()]
+
+
+def _udp_received(pod: Pod) -> int:
+    rows = [r.split() for r in pod.check_output(["cat", "/proc/net/snmp"]).splitlines()]
+    names, values = (r for r in rows if r[0] == "Udp:")
+    return int(values[names.index("InDatagrams")])
