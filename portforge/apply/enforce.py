@@ -119,7 +119,7 @@ class Enforcer:
             known[number] = Known(number, policy.rule_ids)
             fresh += 1
         if fresh:
-            # Ids of the last few policies stay known: rows that they decided may not be drained yet.
+            # The last few ids stay known: rows that they decided may not be drained yet.
             self.state.remember(sorted(known.values())[-4096:])
         return fresh
 

@@ -193,7 +193,7 @@ class NodeMaps:
         }
 
     def write_policy(self, policy: CompiledPolicy) -> int:
-        """Write the entries of ``policy`` under a fresh id, which is returned; nobody uses it yet."""
+        """Write the entries of ``policy`` under a fresh id and return that; nobody uses it yet."""
         with self.alone():
             first = max(self.config()["next_policy"], 1)
             self.configure(next_policy=first + 1 + len(policy.rule_ids))

@@ -102,7 +102,8 @@ class Recorder:
         state = State(inventory.node, *([self.state_folder] if self.state_folder else []))
         enforcer = Enforcer(maps, state)
         register(maps, self.kubepods)
-        self._inventory, self._problem = inventory, None
+        self._inventory = inventory
+        self._problem: PortforgeError | None = None
         self._applied = enforcer.reconcile(inventory)
         for old in versions(inventory.node):
             if old != folder:
@@ -233,7 +234,7 @@ class Recorder:
 
 
 class _Mark:
-    """When this node was last drained and what was lost by then, for the recorder that comes next."""
+    """When this node was last drained and what was lost by then: for the next recorder."""
 
     def __init__(self, capture: Path, inventory: Inventory, folder: Path) -> None:
         self.path = capture / ".spool" / inventory.cluster / f"{inventory.node}.drained.json"

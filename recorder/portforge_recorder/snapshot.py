@@ -144,7 +144,8 @@ def register(maps: NodeMaps, kubepods: Path) -> Snapshot:
     owners: dict[int, int] = {}
     namespaces: dict[int, tuple[Path, int]] = {}
     pods = 0
-    host = Path("/proc/1/ns/net").stat().st_ino
+    own = Path("/proc/self/ns/net")  # the recorder runs in its node's
+    host = own.stat().st_ino
     for pod in _pods(kubepods):
         with suppress(FileNotFoundError):
             cgroup = pod.stat().st_ino

@@ -1,0 +1,22 @@
+"""Fixtures of the kernel tests. Without root or BPF they fail, unless told aloud not to run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from portforge.demo.pods import Node
+
+from .bed import Bed, make_bed
+
+collect_ignore_glob = ["test_*.py"] if os.environ.get("PORTFORGE_WITHOUT_KERNEL") == "1" else []
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> Iterator[Bed]:
+    """A fresh node with the programs loaded; make pods with ``bed.node.pod(...)``."""
+    with Node() as node, make_bed(tmp_path, node) as ready:
+        yield ready
