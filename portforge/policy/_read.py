@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
-from pydantic_core import ErrorDetails
 
 from portforge.errors import PolicyError
 from portforge.policy._approval import digest
@@ -29,11 +28,10 @@ from portforge.policy._model import (
 )
 from portforge.policy._model import Kind as KindName
 from portforge.policy._places import Document, MalformedError, documents
+from portforge.policy._wording import Location, field_text, sentence
 from portforge.schema import Workload
 
-__all__ = ["Loaded", "Problem", "approval_problems", "load", "read_policies", "sound"]
-
-Location = tuple[str | int, ...]
+__all__ = ["Loaded", "Problem", "approval_problems", "load", "parse", "read_policies", "sound"]
 
 
 class _Metadata(Model):
@@ -106,79 +104,6 @@ class Loaded:
         return file, document.line((*base, *path))
 
 
-def _field(location: Location) -> str:
-    """``('spec', 'ingress', 0, 'port')`` as ``spec.ingress[0].port``."""
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
-_REMEDIES = {
-    "missing": "add it",
-    "int_type": "write a whole number, without quotes",
-    "greater_than_equal": "ports go from 1 to 65535",
-    "less_than_equal": "ports go from 1 to 65535",
-    "timezone_aware": "add the time zone, as in 2027-01-01T00:00:00Z",
-    "datetime_from_date_parsing": "write it as 2027-01-01T00:00:00Z",
-    "datetime_parsing": "write it as 2027-01-01T00:00:00Z",
-    "string_type": "write a name; put quotes around one that looks like a number",
-    "string_pattern_mismatch": "write it as Kubernetes does",
-    "string_too_long": "shorten it",
-    "string_too_short": "write a name",
-    "tuple_type": "write a list, each item after a dash",
-    "model_type": "write fields, each as name: value",
-    "dict_type": "write fields, each as name: value",
-}
-
-
-def _known(location: Location) -> str:
-    """The fields that may stand where an unknown one was found."""
-    allowed: dict[Any, str] = {
-        (): "apiVersion, kind, metadata, spec",
-        ("metadata",): "namespace, name",
-        ("spec",): "workload, mode, established, ingress, egress, expiresAt, approval",
-        ("spec", "workload"): "kind, name",
-        ("spec", "approval"): "by, at, digest",
-    }
-    parent = location[:-1]
-    if parent in allowed:
-        return allowed[parent]
-    if parent[-1] == "workload":
-        return "namespace, kind, name"
-    return (
-        "workload, cidr, entity"
-        if "peers" in parent
-        else ("id, protocol, port, endPort, peers, expiresAt")
-    )
-
-
-def _sentence(error: ErrorDetails) -> tuple[str, str]:
-    """The problem and the remedy of one of pydantic's findings."""
-    kind, context, value = error["type"], error.get("ctx", {}), error.get("input")
-    shown = "" if isinstance(value, dict | list) else f"{value!r} "
-    if kind == "extra_forbidden":
-        return "unknown field", f"known here: {_known(error['loc'])}"
-    if kind == "missing":
-        return "required field is missing", _REMEDIES[kind]
-    if kind == "value_error":
-        problem, _, remedy = str(context["error"]).partition(": ")
-        return problem, remedy or "write one of them"
-    if kind in ("literal_error", "enum"):
-        return f"{shown}is not known here", f"write {context['expected']}"
-    if kind == "string_pattern_mismatch":
-        what = "a sha256: digest" if "sha256" in context["pattern"] else "a name that can be used"
-        remedy = (
-            "approve the policy again with portforge approve"
-            if "sha256" in context["pattern"]
-            else f"it must match {context['pattern']}"
-        )
-        return f"{shown}is not {what}", remedy
-    message = error["msg"][0].lower() + error["msg"][1:]
-    said = message.removeprefix("input ")
-    return f"{shown}{said}" if said != message else message, _REMEDIES.get(kind, "correct it")
-
-
 def _origins(
     policy: PortPolicy, spec: _Spec, written: dict[str, Any]
 ) -> Iterator[tuple[object, Location]]:
@@ -220,7 +145,7 @@ def _read_document(file: Path, document: Document, loaded: Loaded) -> PortPolicy
     except ValidationError as wrong:
         for error in wrong.errors(include_url=False):
             at = error["loc"]
-            problem = Problem(file, document.line(at), _field(at), *_sentence(error))
+            problem = Problem(file, document.line(at), field_text(at), *sentence(error))
             loaded.problems.append(problem)
         return None
     for subject, path in _origins(policy, spec, data["spec"]):
@@ -249,6 +174,33 @@ def _files(path: Path) -> list[Path]:
     return found
 
 
+def _read_file(file: Path, raw: bytes, loaded: Loaded) -> None:
+    policies: list[PortPolicy] = []
+    before = len(loaded.problems)
+    loaded.files[file] = policies
+    try:
+        loaded.texts[file] = raw.decode()
+        for document in documents(loaded.texts[file]):
+            policy = _read_document(file, document, loaded)
+            if policy is not None:
+                policies.append(policy)
+    except UnicodeDecodeError as wrong:
+        line = raw.count(b"\n", 0, wrong.start) + 1
+        loaded.problems.append(Problem(file, line, "", "is not text", "write it as UTF-8"))
+    except MalformedError as wrong:
+        loaded.problems.append(Problem(file, wrong.line, "", wrong.problem, wrong.remedy))
+    if not policies and len(loaded.problems) == before:
+        remedy = "remove the file or write a policy"
+        loaded.problems.append(Problem(file, 0, "", "holds no policy", remedy))
+
+
+def parse(text: str) -> list[PortPolicy]:
+    """The policies in the text of a file; refused unless all are sound."""
+    loaded = Loaded()
+    _read_file(Path("<text>"), text.encode(), loaded)
+    return sound(loaded).policies
+
+
 def load(path: Path) -> Loaded:
     """Read a file or a folder (all ``*.yaml`` below it) and collect every problem.
 
@@ -266,23 +218,7 @@ def load(path: Path) -> Loaded:
             remedy="check its permissions",
         ) from wrong
     for file, raw in texts.items():
-        loaded.files[file] = policies = []
-        try:
-            loaded.texts[file] = raw.decode()
-            for document in documents(loaded.texts[file]):
-                policy = _read_document(file, document, loaded)
-                if policy is not None:
-                    policies.append(policy)
-        except UnicodeDecodeError as wrong:
-            line = raw.count(b"\n", 0, wrong.start) + 1
-            loaded.problems.append(Problem(file, line, "", "is not text", "write it as UTF-8"))
-        except MalformedError as wrong:
-            problem = Problem(file, wrong.line, "", wrong.problem, wrong.remedy)
-            loaded.problems.append(problem)
-        else:
-            if not policies and not any(p.file == file for p in loaded.problems):
-                remedy = "remove the file or write a policy"
-                loaded.problems.append(Problem(file, 0, "", "holds no policy", remedy))
+        _read_file(file, raw, loaded)
     loaded.problems += [_placed(loaded, finding) for finding in findings(loaded.policies)]
     return loaded
 
@@ -291,7 +227,7 @@ def _placed(loaded: Loaded, finding: Finding) -> Problem:
     path = tuple(finding.field.split(".")) if finding.field else ()
     file, _, base = loaded.origins[id(finding.subject)]
     _, line = loaded.place(finding.subject, path)
-    return Problem(file, line, _field((*base, *path)), finding.problem, finding.remedy)
+    return Problem(file, line, field_text((*base, *path)), finding.problem, finding.remedy)
 
 
 def approval_problems(loaded: Loaded) -> list[Problem]:

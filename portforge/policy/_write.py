@@ -10,6 +10,7 @@ from pathlib import Path
 
 from portforge.errors import WriteError
 from portforge.policy._model import PortPolicy
+from portforge.policy._read import parse
 from portforge.policy._yaml import canonical, emitter, to_yaml
 
 __all__ = ["replace_files", "with_approvals", "write_policies"]
@@ -70,8 +71,9 @@ def with_approvals(text: str, before: Sequence[PortPolicy], after: Sequence[Port
 
     A canonical file stays canonical; in any other, comments and order are kept.
     """
+    whole = _SEPARATOR.join(map(to_yaml, after))
     if text == _SEPARATOR.join(map(to_yaml, before)):
-        return _SEPARATOR.join(map(to_yaml, after))
+        return whole
     yaml = emitter()
     yaml.preserve_quotes = True
     kept = [document for document in yaml.load_all(text) if document is not None]
@@ -79,7 +81,9 @@ def with_approvals(text: str, before: Sequence[PortPolicy], after: Sequence[Port
         document["spec"]["approval"] = canonical(policy)["spec"]["approval"]
     out = StringIO()
     yaml.dump_all(kept, out)
-    return out.getvalue()
+    edited = out.getvalue()
+    # What is approved must be what is read: rather lose a comment than that.
+    return edited if parse(edited) == list(after) else whole
 
 
 def write_policies(policies: Iterable[PortPolicy], folder: Path) -> list[Path]:
