@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -21,8 +22,7 @@ Exit codes: 0 nothing found; 1 nothing to read; 3 a problem was found.
 @click.command(epilog=EPILOG, short_help="Check policy files.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-@click.pass_context
-def command(ctx: click.Context, path: Path, as_json: bool) -> None:
+def command(path: Path, as_json: bool) -> None:
     """Check the policies in PATH (a file, or all *.yaml below a folder).
 
     Finds unknown fields, clashing rules, overlapping ranges, bad addresses, and approvals that
@@ -60,4 +60,4 @@ def command(ctx: click.Context, path: Path, as_json: bool) -> None:
             table.add_row(f"{p.namespace}/{p.name}", p.mode, *rules, by)
         Console(highlight=False, markup=False).print(table)
         click.echo(f"{len(loaded.policies)} policies, no problem found")
-    ctx.exit(3 if problems else 0)
+    sys.exit(3 if problems else 0)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -27,56 +28,65 @@ them: with --answered-only only what had worked when it was recorded is judged.
 Exit codes: 0 done; 1 an input cannot be used; 3 with --fail-on-denied, something was denied.
 """
 _EXAMPLES = 10
+DECISIONS = ("allowed", "denied", "audited", "uncertain")
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
-    return value if isinstance(value, str) else "–"
+def _name(row: pd.Series[str], *columns: str) -> str:
+    known = [row[column] for column in columns if isinstance(row[column], str)]
+    return "/".join(known)
 
 
-def _table(frame: pd.DataFrame, title: str) -> Table:
+def _workloads(frame: pd.DataFrame) -> Table:
+    title = "Connections by what the policies would have done"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    for name in frame.columns:
-        numeric = frame[name].dtype.kind in "iu"
-        heading = str(name).replace("_", " ")
-        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
-    for row in frame.astype(object).itertuples(index=False, name=None):
-        table.add_row(*map(_cell, row))
+    table.add_column("workload", overflow="fold")
+    table.add_column("policy")
+    for heading in (*DECISIONS, "denied, had worked"):
+        table.add_column(heading, justify="right")
+    for _, row in frame.iterrows():
+        owner = _name(row, "namespace", "workload_kind", "workload") or "not known"
+        has = "yes" if isinstance(row["policy"], str) else "none"
+        counts = (f"{row[name]:,}" for name in (*DECISIONS, "denied_answered"))
+        table.add_row(owner, has, *counts)
     return table
 
 
-def _examples(denied: pd.DataFrame) -> pd.DataFrame:
-    def peer(row: pd.Series[str]) -> str:
-        known = [row[n] for n in ("peer_namespace", "peer_workload") if isinstance(row[n], str)]
-        ip = row["peer_ip"] if isinstance(row["peer_ip"], str) else "lost"
-        return f"{'/'.join(known)} ({ip})" if known else f"{row['peer_kind']} ({ip})"
-
-    first = denied.head(_EXAMPLES).copy()
-    first["peer"] = [peer(row) for _, row in first.iterrows()]
-    first["when"] = first["first_seen"].dt.strftime("%Y-%m-%d %H:%M:%SZ")
-    shown = ["when", "namespace", "workload", "direction", "protocol", "port", "peer"]
-    return first[[*shown, "verdict", "decision", "reason"]].rename(columns={"verdict": "was"})
+def _example(row: pd.Series[Any]) -> str:
+    """One denied flow on one line, so that it can be searched and copied."""
+    peer = _name(row, "peer_namespace", "peer_workload") or row["peer_kind"]
+    ip = row["peer_ip"] if isinstance(row["peer_ip"], str) else "address lost"
+    arrow = "from" if row["direction"] == "ingress" else "to"
+    return (
+        f"  {row['first_seen']:%Y-%m-%d %H:%M:%SZ} {_name(row, 'namespace', 'workload')} "
+        f"{row['direction']} {row['protocol']} {row['port']} {arrow} {peer} ({ip}): "
+        f"{row['decision']}, {row['reason']} (was {row['verdict']})"
+    )
 
 
 def _show(simulation: Simulation) -> None:
     console = Console(highlight=False, markup=False)
-    workloads = simulation.workloads.rename(columns={"denied_answered": "of these answered"})
-    console.print(_table(workloads, "Connections by what the policies would have done"))
+    console.print(_workloads(simulation.workloads))
     unused = simulation.rules.loc[simulation.rules["connections"] == 0]
     if len(unused):
-        console.print()
-        console.print(_table(unused.drop(columns="connections"), "Rules nothing used"))
-    if len(simulation.denied):
-        console.print()
-        more = len(simulation.denied) - _EXAMPLES
-        title = "First denied" + (f" (and {more} more)" if more > 0 else "")
-        console.print(_table(_examples(simulation.denied), title))
-    console.print()
-    told = ", ".join(f"{n:,} {decision}" for decision, n in simulation.counts.items())
-    console.print(f"connections: {told}", soft_wrap=True)
-    told = ", ".join(f"{n:,} {decision}" for decision, n in simulation.flows.items())
-    console.print(f"flow records: {told}", soft_wrap=True)
+        console.print(f"\n{len(unused)} rule(s) nothing used:")
+        for _, row in unused.iterrows():
+            console.print(f"  {row['namespace']}/{row['policy']} {row['rule']}", soft_wrap=True)
+    denied = simulation.denied
+    if len(denied):
+        # What had worked comes first: that is what would break.
+        attempt = ~denied["verdict"].isin(["allowed", "audited"])
+        first = denied.loc[attempt.sort_values(kind="stable").index].head(_EXAMPLES)
+        more = len(denied) - len(first)
+        heading = "Would be denied" if simulation.any_denied else "Would be audited"
+        console.print(f"\n{heading}, what had worked first{f' ({more} more)' if more else ''}:")
+        for _, row in first.iterrows():
+            console.print(_example(row), soft_wrap=True)
+    for what, counts in (
+        ("\nconnections", simulation.counts),
+        ("flow records", simulation.flows),
+    ):
+        told = ", ".join(f"{n:,} {decision}" for decision, n in counts.items())
+        console.print(f"{what}: {told}", soft_wrap=True)
 
 
 @click.command(epilog=EPILOG, short_help="Say what policies would have done to a capture.")
@@ -92,9 +102,7 @@ def _show(simulation: Simulation) -> None:
     show_default=True,
     help="Judge as if every policy were in this mode.",
 )
-@click.pass_context
 def command(
-    ctx: click.Context,
     policies: Path,
     capture: Path,
     as_json: bool,
@@ -121,4 +129,4 @@ def command(
         click.echo(simulation.to_json(_EXAMPLES))
     else:
         _show(simulation)
-    ctx.exit(3 if fail_on_denied and simulation.any_denied else 0)
+    sys.exit(3 if fail_on_denied and simulation.any_denied else 0)

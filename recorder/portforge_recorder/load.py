@@ -23,7 +23,7 @@ from portforge.apply.btf import KernelTypes
 from portforge.apply.node import BPFFS, MAPS, NodeMaps
 from portforge.errors import HostError
 
-__all__ = ["Sizes", "headers", "load", "remove", "unified_cgroups", "versions"]
+__all__ = ["BPFFS", "Sizes", "find_kubepods", "headers", "load", "remove", "unified_cgroups", "versions"]
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 SOURCES = (
@@ -94,6 +94,30 @@ def unified_cgroups(mountinfo: Path = Path("/proc/self/mountinfo")) -> Path:
         place="/proc/self/mountinfo",
         remedy="boot with systemd.unified_cgroup_hierarchy=1, or mount it",
     )
+
+
+def find_kubepods() -> Path:
+    """This node's kubepods cgroup, where the kubelet usually makes it.
+
+    Raises
+    ------
+    HostError: there is none, or more than one (a node nested in a container).
+    """
+    root = unified_cgroups()
+    names = (
+        "kubepods",
+        "kubepods.slice",
+        "kubelet/kubepods",
+        "kubelet.slice/kubelet-kubepods.slice",
+    )
+    found = [root / name for name in names if (root / name).is_dir()]
+    if len(found) != 1:
+        raise HostError(
+            f"{'no' if not found else 'more than one'} kubepods cgroup",
+            place=str(root),
+            remedy="name this node's with --kubepods",
+        )
+    return found[0]
 
 
 def sources() -> Path:
