@@ -99,7 +99,7 @@ def _columns(rows: pd.DataFrame, most_tried: int) -> pd.Series[str]:
     columns = rows["protocol"] + " " + rows["port"].astype(str)
     answered = set(columns[rows["verdict"].isin(ANSWERED)])
     tried = rows["connections"].groupby(columns).sum()
-    ranked = sorted(set(columns) - answered, key=lambda c: (-tried[c], c))
+    ranked = sorted(set(columns) - answered, key=lambda c: (-tried[c], len(c), c))
     if len(ranked) <= most_tried:
         return columns
     folded = set(ranked[max(0, most_tried - 1) :])
