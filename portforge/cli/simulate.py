@@ -37,16 +37,17 @@ def _name(row: pd.Series[str], *columns: str) -> str:
 
 
 def _workloads(frame: pd.DataFrame) -> Table:
-    title = "Connections by what the policies would have done"
+    title = "Connections by what the policies would do; of those not allowed, how many had worked"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    table.add_column("workload", overflow="fold")
+    table.add_column("workload", overflow="fold", min_width=30)
     table.add_column("policy")
-    for heading in (*DECISIONS, "denied, had worked"):
+    shown = [name for name in DECISIONS if name in ("allowed", "denied") or frame[name].any()]
+    for heading in (*shown, "had worked"):
         table.add_column(heading, justify="right")
     for _, row in frame.iterrows():
         owner = _name(row, "namespace", "workload_kind", "workload") or "not known"
         has = "yes" if isinstance(row["policy"], str) else "none"
-        counts = (f"{row[name]:,}" for name in (*DECISIONS, "denied_answered"))
+        counts = (f"{row[name]:,}" for name in (*shown, "denied_answered"))
         table.add_row(owner, has, *counts)
     return table
 

@@ -21,8 +21,8 @@ _MODE = {
     Mode.ENFORCE: "traffic that no rule allows is denied",
 }
 _ESTABLISHED = {
-    Established.REJUDGE: "when the policy changes, open connections are judged again, maybe cut",
-    Established.KEEP: "when the policy changes, open connections are kept",
+    Established.REJUDGE: "When the policy changes, open connections are judged again, maybe cut",
+    Established.KEEP: "When the policy changes, open connections are kept",
 }
 _ENTITY = {
     Entity.NODE: "any node of the cluster",

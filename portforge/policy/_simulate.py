@@ -38,7 +38,7 @@ class Simulation:
     frame: the flows with ``decision``, ``decided_by`` (rule id, null where no rule did) and
         ``reason``. Listeners without traffic are no flows: their decision is null.
     workloads: connections by decision, one row for each workload seen or with a policy, and
-        ``denied_answered``: those of the denied that had been answered when recorded.
+        ``denied_answered``: those denied or audited that had been answered when recorded.
     rules: connections each rule allowed; 0 where a rule was not used.
     denied: the first flow of each distinct (workload, direction, port, peer) denied or
         audited, oldest first.
@@ -138,8 +138,9 @@ def _workloads(frame: pd.DataFrame, policies: list[PortPolicy]) -> pd.DataFrame:
     seen = frame.loc[frame["decision"].notna()]
     count = seen["connections"].astype("int64")
     parts = {d: count.where(seen["decision"] == d, 0) for d in DECISIONS}
+    against = seen["decision"].isin(["denied", "audited"])
     answered = seen["verdict"].isin([Verdict.ALLOWED, Verdict.AUDITED])
-    parts["denied_answered"] = count.where((seen["decision"] == "denied") & answered, 0)  # type: ignore[index]
+    parts["denied_answered"] = count.where(against & answered, 0)  # type: ignore[index]
     keys = [seen[name].astype(object) for name in _WORKLOAD]
     total = pd.DataFrame(parts).groupby(keys, dropna=False).sum().reset_index()
     names = {tuple(policy.workload): policy.name for policy in policies}

@@ -103,6 +103,8 @@ def test_exit_codes_of_the_program_itself(folder: Path) -> None:
     assert missing.returncode == 1
     assert missing.stderr == (f"portforge: {folder}/no: no such file or folder; check the path\n")
     assert subprocess.run([*program, "lint", str(folder)], check=False).returncode == 0
+    (folder / "bad.yaml").write_text("a: 1")
+    assert subprocess.run([*program, "lint", str(folder)], check=False).returncode == 3
 
 
 # diff
@@ -253,7 +255,11 @@ def capture(tmp_path: Path) -> Path:
 def test_simulate(folder: Path, capture: Path) -> None:
     told = ok("simulate", folder / "policies", capture)
     assert "connections: 23 allowed, 101 denied, 0 audited, 0 uncertain" in told
-    assert "in-tcp-80" in told
+    assert "1 rule(s) nothing used:\n  shop/deployment-web in-tcp-80\n" in told
+    assert (
+        "\n  2026-03-02 08:00:00Z shop/web ingress TCP 22 from external (192.0.2.9): "
+        "denied, no rule for TCP 22 (was refused)\n"
+    ) in told
     content = json.loads(ok("simulate", folder / "policies", capture, "--json"))
     assert content["connections"]["denied"] == 101
     assert content["mode"] == "Enforce"

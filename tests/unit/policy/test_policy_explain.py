@@ -59,7 +59,7 @@ EVIDENCE: dict[str, Any] = {
 def test_in_sentences() -> None:
     assert explain(WEB).splitlines() == [
         "Deployment web in shop (Enforce: traffic that no rule allows is denied)",
-        "when the policy changes, open connections are judged again, maybe cut.",
+        "When the policy changes, open connections are judged again, maybe cut.",
         "ingress: only what follows (and its own node, for probes).",
         "  in-tcp-80: addresses in 10.0.0.0/8 or anything outside the cluster may connect to TCP "
         "ports 80 to 81, until 2027-01-01T00:00:00Z",
