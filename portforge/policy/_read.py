@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,17 +154,23 @@ def _read_document(file: Path, document: Document, loaded: Loaded) -> PortPolicy
     return policy
 
 
+def _give_up(wrong: OSError) -> None:
+    """A folder that cannot be read is not an empty one."""
+    raise wrong
+
+
 def _files(path: Path) -> list[Path]:
     if not path.exists():
         raise PolicyError("no such file or folder", place=str(path), remedy="check the path")
     if not path.is_dir():
         return [path]
     found = sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix in (".yaml", ".yml")
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        and file.is_file()
+        Path(folder, name)
+        for folder, _, names in os.walk(path, onerror=_give_up)
+        for name in names
+        if name.endswith((".yaml", ".yml"))
+        and not name.startswith(".")
+        and not any(part.startswith(".") for part in Path(folder).relative_to(path).parts)
     )
     if not found:
         raise PolicyError(

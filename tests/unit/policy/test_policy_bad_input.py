@@ -224,3 +224,19 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PolicyError) as caught:
         read_policies(file)
     assert str(caught.value) == f"{file}: cannot be read: permission denied; check its permissions"
+
+
+def test_no_permission_for_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cart.yaml").write_text(CONTRACT)
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    scandir = os.scandir
+
+    def refuse(folder: str) -> object:
+        if str(folder) == str(closed):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PolicyError, match=f"{closed}: cannot be read: permission denied"):
+        read_policies(tmp_path)
