@@ -20,6 +20,7 @@ struct pf_socket {
 	__u32 generation;	/* of the verdict; 0: not judged yet */
 	__u32 policy;
 	__u32 rule;
+	__u32 fin_end;		/* sequence number after the peer's FIN, 0: none came; see judge_tcp */
 	__u16 port;
 	__u16 listen_port;
 	__u8 protocol;
@@ -30,6 +31,7 @@ struct pf_socket {
 	__u8 fin_acked;
 	__u8 fin_received;
 	__u8 listen_scope;
+	__u8 unused[4];
 };
 
 /* A conversation without a connection: UDP, ICMP, SCTP, and refused openings of TCP. */

@@ -55,10 +55,12 @@ static __always_inline void record_socket(struct pf_socket *s, u8 verdict, struc
  * FIN by the state changes. Called with the socket locked only: egress packets and sock_ops.
  * What a connection carried before it was denied was allowed.
  */
-static __always_inline void flush(struct pf_socket *s, u64 acked, u64 received, u32 srtt_us,
-				  u32 retransmits)
+static __always_inline void flush(struct pf_socket *s, u64 acked, u64 received, u32 received_end,
+				  u32 srtt_us, u32 retransmits)
 {
 	struct pf_event event = {};
+	if (s->fin_end && s->fin_end == received_end)
+		s->fin_received = 1;
 	u64 acked_data = acked - s->fin_acked, received_data = received - s->fin_received;
 
 	if (acked_data > s->acked)

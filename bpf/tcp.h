@@ -38,6 +38,7 @@ static __always_inline void accepted(struct bpf_sock_ops *ctx, struct pf_socket 
 	s->flags = PF_KNOWN;
 	s->fin_acked = 0;
 	s->fin_received = 0;
+	s->fin_end = 0;
 	s->retransmits = 0;
 	ask(&q, s);
 	keep_answer(s, &q, c->generation);
@@ -62,15 +63,17 @@ static __always_inline void state_changed(struct bpf_sock_ops *ctx, struct pf_so
 		return;
 	}
 	/* FIN counts as a byte in the kernel's sums (RFC 9293, 3.4: it takes a sequence number). */
-	if ((from == BPF_TCP_FIN_WAIT1 && to == BPF_TCP_FIN_WAIT2) ||
-	    (from == BPF_TCP_CLOSING && to == BPF_TCP_TIME_WAIT) ||
-	    (from == BPF_TCP_CLOSING && to == PF_CLOSE) ||
-	    (from == BPF_TCP_LAST_ACK && to == PF_CLOSE))
+	if (from == BPF_TCP_FIN_WAIT1 && to == BPF_TCP_FIN_WAIT2)
 		s->fin_acked = 1;
-	if (from == BPF_TCP_ESTABLISHED && to == BPF_TCP_CLOSE_WAIT)
-		s->fin_received = 1;	/* where we closed first, judge_tcp sees the peer's FIN */
+	/* The end of these may also be a reset, with the FIN unanswered. */
+	if ((from == BPF_TCP_CLOSING || from == BPF_TCP_LAST_ACK) && ctx->snd_una == ctx->snd_nxt)
+		s->fin_acked = 1;
+	/* Where we closed first and wait for the peer's, judge_tcp looks for it. */
+	if (to == BPF_TCP_CLOSE_WAIT || to == BPF_TCP_CLOSING)
+		s->fin_received = 1;
 	if (to == PF_CLOSE && s->flags & PF_OPEN)
-		flush(s, ctx->bytes_acked, ctx->bytes_received, ctx->srtt_us, ctx->total_retrans);
+		flush(s, ctx->bytes_acked, ctx->bytes_received, ctx->rcv_nxt, ctx->srtt_us,
+		      ctx->total_retrans);
 }
 
 int follow_tcp(struct bpf_sock_ops *ctx)
@@ -206,6 +209,20 @@ static __always_inline int meet_old(struct __sk_buff *skb, struct bpf_sock *sk, 
 	return 0;
 }
 
+/* Where the sequence stands after this FIN. The socket is not locked here and may drop the packet:
+ * whether the FIN was taken, and so counted, says the sequence at the end.
+ */
+static __always_inline u32 end_of_fin(struct __sk_buff *skb, struct pf_packet *p)
+{
+	u32 sequence;
+	u8 words;
+
+	if (bpf_skb_load_bytes(skb, p->header_bytes + 4, &sequence, 4) < 0 ||
+	    bpf_skb_load_bytes(skb, p->header_bytes + 12, &words, 1) < 0)
+		return 0;
+	return bpf_ntohl(sequence) + skb->len - p->header_bytes - (words >> 4) * 4 + 1;
+}
+
 static __always_inline int judge_tcp(struct __sk_buff *skb, struct bpf_sock *sk,
 				     struct pf_socket *s, struct pf_config *c, u32 egress)
 {
@@ -227,7 +244,7 @@ static __always_inline int judge_tcp(struct __sk_buff *skb, struct bpf_sock *sk,
 			if (p.tcp_flags & PF_TCP_RST && state == PF_SYN_SENT)
 				s->flags |= PF_RESET;
 			if (p.tcp_flags & PF_TCP_FIN && state != PF_SYN_SENT)
-				s->fin_received = 1;
+				s->fin_end = end_of_fin(skb, &p);
 		}
 	}
 	if (s->generation != c->generation) {
@@ -249,7 +266,7 @@ static __always_inline int judge_tcp(struct __sk_buff *skb, struct bpf_sock *sk,
 	    bpf_ktime_get_coarse_ns() - s->flushed > c->flush_ns) {
 		struct bpf_tcp_sock *tp = bpf_tcp_sock(sk);
 		if (tp)
-			flush(s, tp->bytes_acked, tp->bytes_received, tp->srtt_us,
+			flush(s, tp->bytes_acked, tp->bytes_received, tp->rcv_nxt, tp->srtt_us,
 			      tp->total_retrans);
 	}
 	return s->verdict != PF_DENIED;

@@ -65,9 +65,9 @@ class Bed:
         self.enforcer.state.change([approve(p, "tester", now) for p in policies])
         return self.enforcer.reconcile(self.source().inventory())
 
-    def flows(self) -> list[Flow]:
+    def flows(self, settle: float = SETTLE_SECONDS) -> list[Flow]:
         """Everything recorded since the last call."""
-        time.sleep(SETTLE_SECONDS)
+        time.sleep(settle)
         drained = self.maps.drain()
         self.maps.drained()
         return [_flow(k, v) for k, v in zip(drained.keys, drained.values, strict=True)]
