@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import click
 
 from portforge.cli import COMMANDS, portforge
@@ -14,10 +12,8 @@ WIDTH = 100
 
 def cli_help() -> str:
     """The help of ``portforge`` and of each of its commands, as Markdown."""
-    there = [name for name in COMMANDS if find_spec(f"portforge.cli.{name}")]
-    # The help of the group lists its commands, so it needs them all.
-    parts = [_block(portforge, "portforge")] if len(there) == len(COMMANDS) else []
-    for name in there:
+    parts = [_block(portforge, "portforge")]
+    for name in COMMANDS:
         command = portforge.get_command(click.Context(portforge), name)
         if command is None:
             raise LookupError(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
-@pytest.mark.parametrize("name", [n for n in COMMANDS if find_spec(f"portforge.cli.{n}")])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_documented(name):
     text = (ROOT / "docs/cli.md").read_text()
     section = text.split(f"## portforge {name}\n")[1].split("\n## ")[0]
