@@ -21,11 +21,18 @@ static __always_inline void address_of_ip4(struct pf_address *a, u32 ip)
 	word[3] = ip;
 }
 
+/* 0.0.0.0 and ::, which connect() takes for this very host. */
+static __always_inline int is_unspecified(struct pf_address *a)
+{
+	u32 *word = (u32 *)a->bytes;
+	return !word[0] && !word[1] && !word[3] && (!word[2] || word[2] == bpf_htonl(0xffff));
+}
+
 /* Traffic that does not leave the pod: to 127.0.0.0/8, ::1, or its own address. */
 static __always_inline u8 scope_of(u64 cgroup, struct pf_address *peer)
 {
 	u64 *owner;
-	if (is_loopback(peer))
+	if (is_loopback(peer) || is_unspecified(peer))
 		return PF_LOOPBACK;
 	owner = addresses.lookup(peer);
 	return owner && *owner && *owner == cgroup ? PF_LOOPBACK : PF_REMOTE;
@@ -46,6 +53,9 @@ struct pf_question {
 	u32 rule;
 };
 
+/* A verdict is cached under the generation that was read before judging, never after: a policy
+ * changed in between would else be judged old and marked new.
+ */
 static __always_inline int judge(struct pf_question *q)
 {
 	struct pf_pod *pod;

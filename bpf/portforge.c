@@ -57,9 +57,11 @@ static __always_inline int on_connect(struct bpf_sock_addr *ctx, struct pf_addre
 	struct bpf_sock *sk = ctx->sk;
 	struct pf_question q = {};
 	struct pf_socket *s;
+	u32 generation;
 
 	if (!c || !sk)
 		return 1;
+	generation = c->generation;
 	s = sockets.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!s) {
 		lose(PF_LOSS_SOCKET_STORAGE, 1);
@@ -75,7 +77,7 @@ static __always_inline int on_connect(struct bpf_sock_addr *ctx, struct pf_addre
 	if (ctx->protocol == IPPROTO_TCP) {
 		s->flags |= PF_KNOWN;
 		s->flags &= ~(PF_RESET | PF_OPEN);
-		keep_answer(s, &q, c->generation);
+		keep_answer(s, &q, generation);
 	}
 	if (q.verdict != PF_DENIED)
 		return 1;

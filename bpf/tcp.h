@@ -18,7 +18,7 @@ static __always_inline void accepted(struct bpf_sock_ops *ctx, struct pf_socket 
 				     struct pf_config *c)
 {
 	struct pf_question q = {};
-	u32 family = ctx->family;
+	u32 family = ctx->family, generation = c->generation;
 
 	if (family == 2) {
 		u32 ip = ctx->remote_ip4;
@@ -41,7 +41,7 @@ static __always_inline void accepted(struct bpf_sock_ops *ctx, struct pf_socket 
 	s->fin_end = 0;
 	s->retransmits = 0;
 	ask(&q, s);
-	keep_answer(s, &q, c->generation);
+	keep_answer(s, &q, generation);
 	opened(ctx, s);
 }
 
@@ -226,7 +226,7 @@ static __always_inline u32 end_of_fin(struct __sk_buff *skb, struct pf_packet *p
 static __always_inline int judge_tcp(struct __sk_buff *skb, struct bpf_sock *sk,
 				     struct pf_socket *s, struct pf_config *c, u32 egress)
 {
-	u32 state = sk->state;
+	u32 state = sk->state, generation = c->generation;
 
 	if (state == PF_LISTEN)
 		return egress ? 1 : judge_opening(skb, sk, s, c);
@@ -247,15 +247,15 @@ static __always_inline int judge_tcp(struct __sk_buff *skb, struct bpf_sock *sk,
 				s->fin_end = end_of_fin(skb, &p);
 		}
 	}
-	if (s->generation != c->generation) {
+	if (s->generation != generation) {
 		struct pf_question q = {};
 		u8 before = s->verdict;
 		u8 fresh = !s->generation && !(s->flags & PF_OLD);
 		ask(&q, s);
 		if (q.keep && !fresh && s->flags & PF_OPEN && before != PF_DENIED) {
-			s->generation = c->generation;
+			s->generation = generation;
 		} else {
-			keep_answer(s, &q, c->generation);
+			keep_answer(s, &q, generation);
 			if (q.verdict != before && q.verdict != PF_ALLOWED) {
 				struct pf_event event = {.connections = 1};
 				record_socket(s, q.verdict, &event);

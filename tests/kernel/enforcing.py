@@ -1,0 +1,76 @@
+"""What the tests of enforcement share: a bed of their own node name, and short policies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from portforge.demo.pods import Node
+from portforge.policy import Mode, PortPolicy
+from portforge.schema import Workload
+
+from .bed import Bed, make_bed
+
+OPEN_PORT, SHUT_PORT = 7100, 7201
+_numbers = count(1)
+
+
+@contextmanager
+def standing_bed(folder: Path) -> Iterator[Bed]:
+    """A bed for several tests. Its pins have a name that no other run uses."""
+    with (
+        Node(f"enforce-{os.getpid()}-{next(_numbers)}") as node,
+        make_bed(folder, node) as bed,
+    ):
+        yield bed
+
+
+def rule(
+    protocol: str,
+    port: int = OPEN_PORT,
+    end_port: int | None = None,
+    peers: Any = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """A rule called ``tcp-7100``."""
+    return {
+        "id": f"{protocol.lower()}-{port}",
+        "protocol": protocol,
+        "port": port,
+        "end_port": end_port,
+        "peers": peers,
+        **more,
+    }
+
+
+def policy(
+    workload: str,
+    mode: Mode = Mode.ENFORCE,
+    *,
+    ingress: Sequence[dict[str, Any]] | None = None,
+    egress: Sequence[dict[str, Any]] | None = None,
+    **more: Any,
+) -> PortPolicy:
+    """A policy of the Deployment ``t/<workload>``; rules without a direction in their ids."""
+
+    def named(side: str, rules: Sequence[dict[str, Any]] | None) -> Any:
+        if rules is None:
+            return None
+        both = ingress is not None and egress is not None
+        return [{**r, "id": f"{side}-{r['id']}" if both else r["id"]} for r in rules]
+
+    return PortPolicy.model_validate(
+        {
+            "namespace": "t",
+            "name": workload,
+            "workload": Workload("t", "Deployment", workload),
+            "mode": mode,
+            "ingress": named("in", ingress),
+            "egress": named("out", egress),
+            **more,
+        }
+    )
