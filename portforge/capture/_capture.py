@@ -48,7 +48,7 @@ class Capture:
     def __init__(self, files: Files) -> None:
         self.files = files
         self._db = duckdb.connect()
-        self._db.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+        self._db.execute("SET TimeZone = 'UTC'")
         try:
             self._views()
             check_rows(self._db)

@@ -126,6 +126,7 @@ class Node(Machine):
             address6=NODE_ADDRESSES[1],
         )
         self.pods: list[Pod] = []
+        self._ended: list[Pod] = []
         self.services: list[Service] = []
         self._outside: list[Outside] = []
         self._backends: dict[tuple[str, str], Pod] = {}
@@ -267,6 +268,7 @@ class Node(Machine):
             )
             if not host_network:
                 self._join(network, *addresses)
+            self._ended = [p for p in self._ended if p.address != pod.address]
             pod.cgroup.mkdir(parents=True)
             self.pods.append(pod)
             self._changed()
@@ -283,6 +285,8 @@ class Node(Machine):
             if pod not in self.pods:
                 return
             self.pods.remove(pod)
+            # An API server goes on showing a pod that has ended, too; until its address is reused.
+            self._ended = [p for p in self._ended if p.address != pod.address] + [pod]
             pod.kill()
             cgroups.destroy(pod.cgroup_path)
             if not pod.host_network:
@@ -350,7 +354,11 @@ class Node(Machine):
         """The cluster as an identity source would know it; the shape of the inventory file."""
         with self._guard:
             return describe(
-                self.cluster, self.name, (self.address, self.address6), self.pods, self.services
+                self.cluster,
+                self.name,
+                (self.address, self.address6),
+                [*self._ended, *self.pods],
+                self.services,
             )
 
     def write_inventory(self, path: Path) -> None:

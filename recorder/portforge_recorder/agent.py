@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
@@ -18,8 +18,9 @@ from threading import Event
 import numpy as np
 import pyarrow as pa
 
+from portforge.apply.cgroups import pod_uid
 from portforge.apply.enforce import Enforcer
-from portforge.apply.inventory import Inventory
+from portforge.apply.inventory import Inventory, Pod
 from portforge.apply.layout import KERNEL_LOSSES
 from portforge.apply.node import Drained, NodeMaps, Rows
 from portforge.apply.state import State
@@ -103,6 +104,8 @@ class Recorder:
         enforcer = Enforcer(maps, state)
         register(maps, self.kubepods)
         self._inventory = inventory
+        self._departed: dict[str, Pod] = {}
+        """Pods that the inventory no longer has and whose last rows are not drained yet."""
         self._problem: PortforgeError | None = None
         self._applied = enforcer.reconcile(inventory)
         for old in versions(inventory.node):
@@ -133,7 +136,11 @@ class Recorder:
     def _look(self) -> Inventory:
         """Read the inventory again; keep the last one when it cannot be read."""
         try:
-            self._inventory = self.source.inventory()
+            inventory = self.source.inventory()
+            if inventory is not self._inventory:
+                now = {pod.uid for pod in inventory.pods}
+                self._departed |= {p.uid: p for p in self._inventory.pods if p.uid not in now}
+            self._inventory = inventory
             self._problem = None
         except PortforgeError as problem:
             self._problem = problem
@@ -163,7 +170,7 @@ class Recorder:
             drained.values,
             self._listening(maps, boot),
             maps.pod_names(),
-            self._inventory,
+            replace(self._inventory, pods=(*self._departed.values(), *self._inventory.pods)),
             rules,
             (time.time_ns() - boot) // 1000,
             boot,
@@ -223,6 +230,9 @@ class Recorder:
         }
         if not dead:
             return
+        for cgroup, name in maps.pod_names().items():
+            if cgroup in dead:
+                self._departed.pop(pod_uid(name) or "", None)
         for cgroup in dead:
             maps.remove("pods", cgroup)
             maps.remove("pod_names", cgroup)

@@ -23,7 +23,16 @@ from portforge.apply.btf import KernelTypes
 from portforge.apply.node import BPFFS, MAPS, NodeMaps
 from portforge.errors import HostError
 
-__all__ = ["BPFFS", "Sizes", "find_kubepods", "headers", "load", "remove", "unified_cgroups", "versions"]
+__all__ = [
+    "BPFFS",
+    "Sizes",
+    "find_kubepods",
+    "headers",
+    "load",
+    "remove",
+    "unified_cgroups",
+    "versions",
+]
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 SOURCES = (
