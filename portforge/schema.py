@@ -128,6 +128,9 @@ class LossReason(StrEnum):
     """Rows (not events) whose cgroup could not be resolved to a pod; recorded with nulls."""
     RECORDER_DOWN = "recorder_down"
     """No recorder ran in this interval: the kernel went on counting; ``count`` is seconds."""
+    PROGRAMS_REPLACED = "programs_replaced"
+    """Counts of programs of another layout, replaced before they were drained, unreadable.
+    ``count`` is 1 for each replacement."""
     WRITE_FAILED = "write_failed"
     """Rows (not events) that could not be written to disk."""
 

@@ -22,6 +22,7 @@ __all__ = [
     "clear",
     "delete",
     "lookup",
+    "map_sizes",
     "open_pin",
     "opened",
     "pin",
@@ -103,6 +104,14 @@ def lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
         return None
     _done(result, "look up")
     return value.raw
+
+
+def map_sizes(fd: int) -> tuple[int, int]:
+    """Bytes of a key and of a value. The kernel opens a pinned map of any size without a word."""
+    info = (c.c_uint32 * 32)()
+    length = c.c_uint32(c.sizeof(info))
+    _done(_lib().bpf_obj_get_info_by_fd(fd, info, c.byref(length)), "map info")
+    return info[2], info[3]  # struct bpf_map_info: type, id, key_size, value_size
 
 
 def update(fd: int, key: bytes, value: bytes) -> None:

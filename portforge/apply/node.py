@@ -110,7 +110,16 @@ class NodeMaps:
     def fd(self, name: str) -> int:
         """The descriptor of the map ``name``, opened once."""
         if name not in self._fds:
-            self._fds[name] = libbpf.open_pin(self.folder / "maps" / name)
+            fd = libbpf.open_pin(self.folder / "maps" / name)
+            kind = MAPS[name]
+            if libbpf.map_sizes(fd) != (kind.key.itemsize, kind.value.itemsize):
+                os.close(fd)
+                raise HostError(
+                    "the pinned map has another layout",
+                    place=str(self.folder / "maps" / name),
+                    remedy="start the recorder of this version: it replaces the programs",
+                )
+            self._fds[name] = fd
         return self._fds[name]
 
     def read(self, name: str) -> tuple[Rows, Rows]:

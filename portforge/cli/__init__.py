@@ -1,8 +1,6 @@
 """The command ``portforge``: parse, call, print. One file for each command, loaded when called.
 
-Exit codes: 0 done; 1 the input cannot be used; 2 the command line is wrong; 3 the answer is no
-(a policy would deny what was seen, lint or diff found something); 4 this host cannot do it;
-130 interrupted.
+Only what the analyst can mend becomes a sentence and an exit code; the rest is a traceback.
 """
 
 from __future__ import annotations
@@ -48,7 +46,18 @@ class Lazy(click.Group):
         return command
 
 
-@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]}, epilog=__doc__)
+EPILOG = """\b
+Exit codes:
+  0    done
+  1    the input cannot be used
+  2    the command line is wrong
+  3    the answer is no: a policy would deny what was seen, lint or diff found something
+  4    this host cannot do it; ask: portforge doctor
+  130  interrupted
+"""
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
 @click.version_option(__version__, prog_name="portforge")
 def portforge() -> None:
     """Watch which ports workloads need, prove it, and close the rest."""
@@ -58,7 +67,8 @@ def main() -> None:
     """Run the command line; turn what the analyst can mend into one sentence and an exit code."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
-        portforge.main(standalone_mode=False)
+        code = portforge.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
     except click.Abort:

@@ -36,9 +36,7 @@ def command(as_json: bool, clean: str | None) -> None:
         pins = load.versions(clean)
         for folder in pins:
             load.remove(folder)
-        console.print(
-            f"{len(pins)} sets of programs removed: {clean} enforces nothing now."
-        )
+        console.print(f"{len(pins)} sets of programs removed: {clean} enforces nothing now.")
         return
     checks = []
     for check in doctor.examine():

@@ -28,9 +28,15 @@ _SHOWN_FINDINGS = 8
 
 
 @click.command(
-    epilog="Examples: portforge recommend capture -o review; "
-    "portforge recommend capture -o review --since 7d --namespace shop; "
-    "portforge recommend capture -o review --json | jq '.workloads[].status'"
+    epilog="""\b
+Examples:
+  portforge recommend capture -o review
+  portforge recommend capture -o review --since 7d --namespace shop
+  portforge recommend capture -o review --json | jq '.workloads[].status'
+
+\b
+Exit codes: 0 written; 1 the capture cannot be used, or the folder is not ours to replace.
+"""
 )
 @click.argument("capture", type=click.Path(path_type=Path))
 @click.option(

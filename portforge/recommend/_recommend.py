@@ -31,6 +31,10 @@ REPORT_SCHEMA = 1
 MADE_BY = "portforge recommend"
 
 
+# The kernel goes on counting without a recorder; an attempt on a closed port is never learned.
+_HARMLESS = frozenset({LossReason.RECORDER_DOWN, LossReason.UNPLACED})
+
+
 def recommend(
     capture: Capture,
     *,
@@ -138,7 +142,7 @@ def _one(
     ]
     starts = [t.to_pydatetime() for t in own.groupby("pod")["first_seen"].min()]
     lost = _losses(losses[losses["node"].isin(own["node"]) | own.empty])["by_reason"]
-    lost = {reason: n for reason, n in lost.items() if reason != LossReason.RECORDER_DOWN}
+    lost = {reason: n for reason, n in lost.items() if reason not in _HARMLESS}
     status = status_of(Seen(edges, rules, left, lost, starts), window, options)
     return _Made(
         _policy(workload, rules),

@@ -25,10 +25,10 @@ from portforge.apply.layout import KERNEL_LOSSES
 from portforge.apply.node import Drained, NodeMaps, Rows
 from portforge.apply.state import State
 from portforge.errors import PortforgeError
-from portforge.schema import LossReason
+from portforge.schema import FLOW_SCHEMA, LossReason
 from portforge_recorder.attribute import attribute
 from portforge_recorder.identity import IdentitySource
-from portforge_recorder.load import Sizes, load, remove, versions
+from portforge_recorder.load import Sizes, detach, load, remove, versions
 from portforge_recorder.snapshot import register
 from portforge_recorder.writer import Writer, loss_table
 
@@ -108,12 +108,12 @@ class Recorder:
         """Pods that the inventory no longer has and whose last rows are not drained yet."""
         self._problem: PortforgeError | None = None
         self._applied = enforcer.reconcile(inventory)
-        for old in versions(inventory.node):
-            if old != folder:
-                remove(old)  # an older version, enforcing until this line
         self._mark = _Mark(self.capture, inventory, folder)
         self._since, self._lost = self._mark.read(len(KERNEL_LOSSES))
         self._listeners_told = 0
+        for old in versions(inventory.node):
+            if old != folder:
+                self._replace(old, maps, state)
         due = time.monotonic()
         snapshot_due = due + _SNAPSHOT_SECONDS
         seen: object = None
@@ -132,6 +132,26 @@ class Recorder:
             self.stop.wait(min(_LOOK_SECONDS, max(due - time.monotonic(), 0.0)))
         self._look()
         self._drain(maps, state)
+
+    def _replace(self, old: Path, maps: NodeMaps, state: State) -> None:
+        """End programs of another version, enforcing until now; write what they counted."""
+        detach(old)
+        # What both counted meanwhile is in the old maps.
+        maps.drain()
+        maps.drained()
+        mark = _Mark(self.capture, self._inventory, old)
+        self._since, self._lost = mark.read(len(KERNEL_LOSSES))
+        try:
+            with NodeMaps(old) as before:
+                for _ in ("the pair that an earlier recorder left", "the pair in use"):
+                    self._drain(before, state)
+        except (PortforgeError, OSError):
+            now = datetime.now(UTC)
+            loss = (LossReason.PROGRAMS_REPLACED, self._since, now, 1)
+            lost = loss_table(self._inventory.node, [loss])
+            self._writer.add(FLOW_SCHEMA.empty_table(), lost, maps.config()["epoch"])
+        remove(old)
+        self._lost = maps.losses()
 
     def _look(self) -> Inventory:
         """Read the inventory again; keep the last one when it cannot be read."""

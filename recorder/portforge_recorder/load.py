@@ -26,6 +26,7 @@ from portforge.errors import HostError
 __all__ = [
     "BPFFS",
     "Sizes",
+    "detach",
     "find_kubepods",
     "headers",
     "load",
@@ -197,6 +198,12 @@ def versions(node: str) -> list[Path]:
     return sorted(home.iterdir()) if home.exists() else []
 
 
+def detach(folder: Path) -> None:
+    """Take the links of a set of pins out of the kernel; what it counted stays readable."""
+    for pin in sorted((folder / "links").glob("*")):
+        pin.unlink()
+
+
 def remove(folder: Path) -> None:
     """Take a set of pins out of the kernel: links first, so that nothing is judged by halves."""
     for part in ("links", "programs", "maps"):
@@ -303,7 +310,8 @@ def _attach(folder: Path, kubepods: Path, flush_seconds: float) -> None:
                 1,
                 0,
                 0,
-                0,
+                # Epochs of programs loaded later are higher: the spool tells them apart by that.
+                int(time.time()),
                 1,
             ),
         )
