@@ -10,12 +10,15 @@ static __always_inline u8 first_direction(struct pf_config *c, u64 cgroup, struc
 {
 	struct pf_listener_key key = {
 		.cgroup = cgroup, .port = p->local_port, .protocol = p->protocol};
+	struct pf_listener *known;
+
 	if (!egress)
 		return PF_INGRESS;
-	if (p->protocol == IPPROTO_UDP && now - c->attached_ns < PF_WARM_UP_NS &&
-	    listeners.lookup(&key))
-		return PF_INGRESS;
-	return PF_EGRESS;
+	if (p->protocol != IPPROTO_UDP || now - c->attached_ns > PF_WARM_UP_NS)
+		return PF_EGRESS;
+	/* Whoever bound its port since was asked since, and that was seen. */
+	known = listeners.lookup(&key);
+	return known && known->snapshot ? PF_INGRESS : PF_EGRESS;
 }
 
 static __always_inline int judge_datagram(struct __sk_buff *skb, struct bpf_sock *sk, u64 cgroup,
@@ -26,6 +29,7 @@ static __always_inline int judge_datagram(struct __sk_buff *skb, struct bpf_sock
 	struct pf_conversation *known;
 	struct pf_event event = {};
 	u64 now = bpf_ktime_get_boot_ns();
+	u32 generation = c->generation;
 	u8 denied_before = 0, raw = sk->protocol != IPPROTO_UDP;
 
 	if (read_packet(skb, &p, egress) < 0) {
@@ -47,7 +51,7 @@ static __always_inline int judge_datagram(struct __sk_buff *skb, struct bpf_sock
 	q.protocol = p.protocol;
 	q.scope = skb->ifindex == 1 ? PF_LOOPBACK : PF_REMOTE;
 	known = conversations.lookup(&key);
-	if (known && known->generation == c->generation) {
+	if (known && known->generation == generation) {
 		q.direction = known->direction;
 		q.verdict = known->verdict;
 		q.policy = known->policy;
@@ -63,14 +67,14 @@ static __always_inline int judge_datagram(struct __sk_buff *skb, struct bpf_sock
 		if (p.protocol == IPPROTO_UDP || p.protocol == IPPROTO_TCP)
 			judge(&q);
 		if (known && q.keep && before != PF_DENIED) {
-			known->generation = c->generation;
+			known->generation = generation;
 			known->last_ns = now;
 			q.verdict = before;
 			q.policy = known->policy;
 			q.rule = known->rule;
 		} else {
 			struct pf_conversation fresh = {
-				.last_ns = now, .generation = c->generation, .policy = q.policy,
+				.last_ns = now, .generation = generation, .policy = q.policy,
 				.rule = q.rule, .direction = q.direction, .verdict = q.verdict};
 			if (!known || q.verdict != before)
 				event.connections = 1;

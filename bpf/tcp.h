@@ -262,8 +262,15 @@ static __always_inline int judge_tcp(struct __sk_buff *skb, struct bpf_sock *sk,
 			}
 		}
 	}
+	/* sock_ops says nothing of a connection it did not see open: its FIN is the last occasion. */
+	u8 ending = s->flags & PF_OLD && state != BPF_TCP_ESTABLISHED;
+	if (ending && state == BPF_TCP_FIN_WAIT2)
+		s->fin_acked = 1;
+	if (ending && (state == BPF_TCP_CLOSE_WAIT || state == BPF_TCP_LAST_ACK ||
+		       state == BPF_TCP_CLOSING))
+		s->fin_received = 1;
 	if (egress && s->flags & PF_OPEN &&
-	    bpf_ktime_get_coarse_ns() - s->flushed > c->flush_ns) {
+	    (ending || bpf_ktime_get_coarse_ns() - s->flushed > c->flush_ns)) {
 		struct bpf_tcp_sock *tp = bpf_tcp_sock(sk);
 		if (tp)
 			flush(s, tp->bytes_acked, tp->bytes_received, tp->rcv_nxt, tp->srtt_us,

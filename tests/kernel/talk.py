@@ -9,8 +9,9 @@ import subprocess
 from collections.abc import Iterable
 from typing import Any
 
-from portforge.apply.layout import Direction, Scope, Verdict
+from portforge.apply.layout import KERNEL_LOSSES, Direction, Scope, Verdict
 from portforge.demo.pods import Pod
+from portforge.schema import LossReason
 
 from .bed import Bed, Flow
 
@@ -62,18 +63,22 @@ while True:
     _, peer = s.recvfrom(65536)
     if answer: s.sendto(b"s" * answer, peer)
 """
-# argv: address port flows datagrams send answer connected(0|1); one socket for each flow
+# argv: address port flows datagrams send answer connected(0|1). One socket for each flow, open to
+# the end: the kernel would give its port to the next, and that would be the same conversation.
 UDP_CLIENT = """
-import socket, sys
+import resource, socket, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))
 address, (port, flows, datagrams, send, answer, connected) = sys.argv[1], map(int, sys.argv[2:8])
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
+opened = []
 for _ in range(flows):
-    with socket.socket(family, socket.SOCK_DGRAM) as s:
-        s.settimeout(10)
-        if connected: s.connect((address, port))
-        for _ in range(datagrams):
-            s.send(b"c" * send) if connected else s.sendto(b"c" * send, (address, port))
-            if answer: assert len(s.recv(65536)) == answer
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    opened.append(s)
+    s.settimeout(10)
+    if connected: s.connect((address, port))
+    for _ in range(datagrams):
+        s.send(b"c" * send) if connected else s.sendto(b"c" * send, (address, port))
+        if answer: assert len(s.recv(65536)) == answer
 """
 # argv: address port type("tcp"|"udp"); prints the errno's name
 TRY = """
@@ -157,6 +162,12 @@ class Total:
 def pod_id(pod: Pod) -> int:
     """The cgroup id the kernel knows the pod by."""
     return pod.cgroup_path.stat().st_ino
+
+
+def lost(bed: Bed) -> dict[LossReason, int]:
+    """What the kernel lost; without what happened in namespaces of other nodes here."""
+    counts = zip(KERNEL_LOSSES, bed.maps.losses(), strict=True)
+    return {reason: n for reason, n in counts if n and reason != LossReason.UNPLACED}
 
 
 def drain(bed: Bed) -> Total:
