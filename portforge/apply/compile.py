@@ -105,8 +105,7 @@ def _selected(peer: PeerSelector, inventory: Inventory) -> Iterator[_Network]:
     elif peer.entity is Entity.CLUSTER:
         yield from _cluster(inventory)
     elif peer.entity is Entity.NODE:
-        for node in inventory.nodes:
-            yield from (ip_network(address) for address in node.addresses)
+        yield from map(ip_network, inventory.node_addresses)
 
 
 def _inside(network: _Network, others: Iterable[_Network]) -> bool:

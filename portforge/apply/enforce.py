@@ -16,7 +16,7 @@ from portforge.apply.node import NodeMaps
 from portforge.apply.state import Known, State
 from portforge.errors import ApprovalError
 from portforge.policy import Mode, PortPolicy, verify_approval
-from portforge.schema import Workload
+from portforge.schema import PeerKind, Workload
 
 __all__ = ["Applied", "Enforcer", "approved"]
 
@@ -75,6 +75,10 @@ class Enforcer:
                 self._written.clear()
             try:
                 return self._reconcile(inventory, now or datetime.now(UTC))
+            except BaseException:
+                # Half written: what pods point at is whole, the rest is written anew next time.
+                self._written.clear()
+                raise
             finally:
                 self._ids = self.state.ids()
 
@@ -86,19 +90,26 @@ class Enforcer:
             for cgroup, name in self.maps.pod_names().items()
             if (uid := pod_uid(name)) in by_uid and uid is not None
         }
-        self._write_addresses(inventory, cgroups)
+        # What is left of a pod that ended stays under its policy; its address may be another's.
+        ended = self._ended()
+        living = {c: pod for c, pod in cgroups.items() if c not in ended}
+        self._write_addresses(inventory, living)
         fresh = self._write_policies(compiled)
         changed = self._assign(cgroups, compiled)
         if fresh or changed:
             self.maps.rejudge()
             kept = [(i, len(p.rule_ids)) for i, p in self._written.values()]
             self.maps.remove_policies(kept)
-        here = {pod.workload for pod in cgroups.values()}
+        here = {pod.workload for pod in living.values()}
         return Applied(
-            sum(pod.workload in compiled for pod in cgroups.values()),
+            sum(pod.workload in compiled for pod in living.values()),
             fresh,
             tuple(sorted(set(compiled) - here)),
         )
+
+    def _ended(self) -> set[int]:
+        keys, values = self.maps.read("pod_names")
+        return {int(k) for k in keys[values["died_ns"] > 0]}
 
     def _write_policies(self, compiled: dict[Workload, CompiledPolicy]) -> int:
         known = self.state.known()
@@ -143,7 +154,11 @@ class Enforcer:
         wanted = {packed_address(a): c for c, pod in cgroups.items() for a in pod.addresses}
         for node in inventory.nodes:
             if node.name == inventory.node:
-                wanted |= {packed_address(a): 0 for a in node.addresses}
+                wanted |= {
+                    packed_address(a): 0
+                    for a in node.addresses
+                    if inventory.peer(a).kind is PeerKind.NODE
+                }
         keys, values = self.maps.read("addresses")
         now = {k.tobytes(): int(v) for k, v in zip(keys, values, strict=True)}
         for address, cgroup in wanted.items():

@@ -134,9 +134,15 @@ class Inventory:
 
     def addresses(self, workload: Workload) -> Iterator[str]:
         """Every address ``workload`` answers on: its pods' and its Services'."""
-        for pod in self.pods:
-            if pod.workload == workload and not pod.host_network:
-                yield from pod.addresses
-        for service in self.services:
-            if service.workload == workload:
-                yield from service.addresses
+        for address, peer in self._peers.items():
+            if peer.kind in (PeerKind.WORKLOAD, PeerKind.SERVICE) and workload == (
+                peer.namespace,
+                peer.workload_kind,
+                peer.workload,
+            ):
+                yield address
+
+    @property
+    def node_addresses(self) -> tuple[str, ...]:
+        """Every address that :meth:`peer` says is a node's."""
+        return tuple(a for a, peer in self._peers.items() if peer.kind is PeerKind.NODE)

@@ -40,10 +40,14 @@ def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False) as new:
-            new.write(text)
-            new.flush()
-            os.fsync(new.fileno())
-        Path(new.name).replace(path)
+            try:
+                new.write(text)
+                new.flush()
+                os.fsync(new.fileno())
+                Path(new.name).replace(path)
+            except BaseException:
+                Path(new.name).unlink()
+                raise
     except OSError as error:
         raise WriteError(
             error.strerror or str(error), place=str(path), remedy="free space, or run as root"
@@ -69,14 +73,20 @@ class State:
 
     def history(self) -> list[Path]:
         """What was in force before each change, oldest first."""
-        return sorted((self.folder / "history").glob("*.yaml"))
+        changes = (self.folder / "history").glob("*.yaml")
+        return sorted(changes, key=lambda path: int(path.stem))
 
     def change(self, policies: Iterable[PortPolicy]) -> None:
         """Put ``policies`` in force; what was is kept in the history."""
         number = int(self.history()[-1].stem) + 1 if self.history() else 1
         before = self.current.read_text() if self.current.exists() else ""
-        _write(self.folder / "history" / f"{number:04}.yaml", before)
-        self._replace(policies)
+        kept = self.folder / "history" / f"{number:04}.yaml"
+        _write(kept, before)
+        try:
+            self._replace(policies)
+        except BaseException:
+            kept.unlink()
+            raise
 
     def back(self) -> list[PortPolicy]:
         """Put in force what was before the last change, and forget that change.

@@ -158,8 +158,8 @@ def connect_all(order: Order) -> Result:
     while results.count("ok") < order["expected"] and time.monotonic() < until:
         for key, _ in waiting.select(max(0.0, until - time.monotonic())):
             s = pending.pop(key.data)
-            error = s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            results[key.data] = errno.errorcode[error] if error else "ok"
+            number = s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            results[key.data] = errno.errorcode[number] if number else "ok"
             waiting.unregister(s)
             s.close()
     for s in pending.values():
