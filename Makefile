@@ -35,7 +35,7 @@ docs: install ## write the generated parts of docs/ again
 lock: install ## pin the dependencies again (ARGS=--upgrade takes the newest)
 	@scripts/lock $(ARGS)
 
-dataset: install ## record datasets/shop again from the demo's application (root)
+dataset: install ## record datasets/shop again from the demo's application (root; ARGS="--seconds 60")
 	@$(BIN)/portforge demo --dataset datasets/shop $(ARGS)
 
 clean: ## remove caches, build results and .venv
