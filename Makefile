@@ -21,10 +21,10 @@ lab: install ## JupyterLab on notebooks/ with the shipped capture (or PORTFORGE_
 
 test: install ## everything: lint, types, generated docs, unit, kernel and notebook tests
 	@scripts/check
-	@$(BIN)/pytest portforge tests/unit tests/kernel tests/notebooks $(ARGS)
+	@$(BIN)/pytest $(ARGS)
 
 test-light: install ## unit tests only: no root, no kernel, seconds
-	@$(BIN)/pytest portforge tests/unit $(ARGS)
+	@$(BIN)/pytest portforge recorder tests/unit $(ARGS)
 
 lint: install ## ruff, mypy and the check of generated docs
 	@scripts/check

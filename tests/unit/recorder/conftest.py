@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from portforge_recorder.attribute import attribute
 
 from portforge.apply.inventory import Inventory, Node, Pod, Service, ServicePort
 from portforge.apply.layout import FLOW, FLOW_KEY, LISTENER, LISTENER_KEY, packed_address
 from portforge.schema import Workload
+from portforge_recorder.attribute import attribute
 
 CLOCK = 1_795_600_800_000_000  # 2026-11-25T10:00:00Z, in µs, at boot
 WEB = "0f8fad5b-d9cb-469f-a165-70867728950e"

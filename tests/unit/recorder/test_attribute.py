@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 import pytest
-from portforge_recorder.attribute import attribute, canonical
 
 from portforge.apply.layout import FLOW, FLOW_KEY, LISTENER, LISTENER_KEY
 from portforge.schema import FLOW_SCHEMA, SORT_COLUMNS
+from portforge_recorder.attribute import attribute, canonical
 
 
 def only(result: tuple[pa.Table, int]) -> dict:

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from portforge_recorder.identity import StaticSource
 
 from portforge.apply.cgroups import pod_uid
 from portforge.errors import PortforgeError
 from portforge.schema import PeerKind, Workload
+from portforge_recorder.identity import StaticSource
 
 UID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 UNDER = UID.replace("-", "_")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from portforge_recorder.spool import Spool
-from portforge_recorder.writer import loss_table
 
 from portforge.errors import WriteError
 from portforge.schema import FLOW_SCHEMA, LOSS_SCHEMA, LossReason
+from portforge_recorder.spool import Spool
+from portforge_recorder.writer import loss_table
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 NO_LOSS = LOSS_SCHEMA.empty_table()

@@ -13,11 +13,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from portforge_recorder.attribute import canonical
-from portforge_recorder.writer import Writer, loss_table
 
 from portforge.errors import WriteError
 from portforge.schema import FLOW_SCHEMA, LOSS_SCHEMA, VERSION_KEY, LossReason
+from portforge_recorder.attribute import canonical
+from portforge_recorder.writer import Writer, loss_table
 
 DAY_NS = 86_400 * 10**9
 NO_LOSS = LOSS_SCHEMA.empty_table()
