@@ -5,11 +5,9 @@ It owns nothing that enforcement needs: killed, it leaves the kernel counting an
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +27,7 @@ from portforge.schema import FLOW_SCHEMA, LossReason
 from portforge_recorder.attribute import attribute
 from portforge_recorder.identity import IdentitySource
 from portforge_recorder.load import Sizes, detach, load, remove, versions
+from portforge_recorder.mark import Mark, Told
 from portforge_recorder.snapshot import register
 from portforge_recorder.writer import Writer, loss_table
 
@@ -108,8 +107,8 @@ class Recorder:
         """Pods that the inventory no longer has and whose last rows are not drained yet."""
         self._problem: PortforgeError | None = None
         self._applied = enforcer.reconcile(inventory)
-        self._mark = _Mark(self.capture, inventory, folder)
-        self._since, self._lost = self._mark.read(len(KERNEL_LOSSES))
+        self._mark = Mark(self.capture, inventory.cluster, inventory.node, folder)
+        self._told = self._mark.read(self._writer.epoch, len(KERNEL_LOSSES))
         self._listeners_told = 0
         for old in versions(inventory.node):
             if old != folder:
@@ -139,19 +138,22 @@ class Recorder:
         # What both counted meanwhile is in the old maps.
         maps.drain()
         maps.drained()
-        mark = _Mark(self.capture, self._inventory, old)
-        self._since, self._lost = mark.read(len(KERNEL_LOSSES))
+        ours = self._mark
+        self._mark = Mark(self.capture, self._inventory.cluster, self._inventory.node, old)
+        self._told = self._mark.read(self._writer.epoch, len(KERNEL_LOSSES))
         try:
             with NodeMaps(old) as before:
                 for _ in ("the pair that an earlier recorder left", "the pair in use"):
                     self._drain(before, state)
         except (PortforgeError, OSError):
             now = datetime.now(UTC)
-            loss = (LossReason.PROGRAMS_REPLACED, self._since, now, 1)
+            loss = (LossReason.PROGRAMS_REPLACED, self._told.at, now, 1)
             lost = loss_table(self._inventory.node, [loss])
             self._writer.add(FLOW_SCHEMA.empty_table(), lost, maps.config()["epoch"])
         remove(old)
-        self._lost = maps.losses()
+        self._told = Told(datetime.now(UTC), maps.losses())
+        self._mark = ours
+        self._mark.durable = self._told
 
     def _look(self) -> Inventory:
         """Read the inventory again; keep the last one when it cannot be read."""
@@ -196,11 +198,14 @@ class Recorder:
             boot,
             self._inventory.node,
         )
-        losses = self._losses(maps, unattributed, now)
+        told = Told(now, maps.losses())
+        losses = self._losses(told, unattributed)
+        self._mark.write(drained.epoch, told)
         self._writer.add(flows, losses, drained.epoch)
         maps.drained()
-        self._since = now
-        self._mark.write(self._lost)
+        self._told = told
+        if self._writer.epoch == drained.epoch:
+            self._mark.durable = told
         self._forget_dead(maps, boot)
         self.on_tick(
             Tick(
@@ -224,19 +229,21 @@ class Recorder:
         values["since_ns"] = np.maximum(values["since_ns"], told or boot)
         return keys, values
 
-    def _losses(self, maps: NodeMaps, unattributed: int, now: datetime) -> pa.Table:
+    def _losses(self, told: Told, unattributed: int) -> pa.Table:
         """Rows for what the kernel and attribution lost since the last drain."""
-        before, self._lost = self._lost, maps.losses()
+        since, now = self._told.at, told.at
         found = [
-            (reason, self._since, now, after - earlier)
-            for reason, earlier, after in zip(KERNEL_LOSSES, before, self._lost, strict=True)
+            (reason, since, now, after - earlier)
+            for reason, earlier, after in zip(
+                KERNEL_LOSSES, self._told.losses, told.losses, strict=True
+            )
             if after > earlier
         ]
         if unattributed:
-            found.append((LossReason.UNATTRIBUTED, self._since, now, unattributed))
-        down = now - self._since
-        if down > timedelta(seconds=2 * self.interval + 1):
-            found.append((LossReason.RECORDER_DOWN, self._since, now, int(down.total_seconds())))
+            found.append((LossReason.UNATTRIBUTED, since, now, unattributed))
+        if now - since > timedelta(seconds=2 * self.interval + 1):
+            down = int((now - since).total_seconds())
+            found.append((LossReason.RECORDER_DOWN, since, now, down))
         return loss_table(self._inventory.node, found)
 
     def _forget_dead(self, maps: NodeMaps, boot: int) -> None:
@@ -261,27 +268,3 @@ class Recorder:
             for key, value in zip(keys, values, strict=True):
                 if int(key[field_] if field_ else value) in dead:
                     maps.remove(name, key.tobytes())
-
-
-class _Mark:
-    """When this node was last drained and what was lost by then: for the next recorder."""
-
-    def __init__(self, capture: Path, inventory: Inventory, folder: Path) -> None:
-        self.path = capture / ".spool" / inventory.cluster / f"{inventory.node}.drained.json"
-        self._programs = folder.name
-
-    def read(self, reasons: int) -> tuple[datetime, list[int]]:
-        """The time and the loss counters; now and zeros where these programs are new."""
-        with suppress(FileNotFoundError, ValueError, KeyError):
-            mark = json.loads(self.path.read_text())
-            if mark["programs"] == self._programs:
-                return datetime.fromisoformat(mark["at"]), list(mark["losses"])
-        return datetime.now(UTC), [0] * reasons
-
-    def write(self, losses: list[int]) -> None:
-        """Replace the mark in one step; a full disk keeps the old one."""
-        mark = {"programs": self._programs, "at": datetime.now(UTC).isoformat(), "losses": losses}
-        new = self.path.with_suffix(".new")
-        with suppress(OSError):
-            new.write_text(json.dumps(mark))
-            new.replace(self.path)

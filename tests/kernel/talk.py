@@ -80,6 +80,16 @@ for _ in range(flows):
         s.send(b"c" * send) if connected else s.sendto(b"c" * send, (address, port))
         if answer: assert len(s.recv(65536)) == answer
 """
+# argv: address. One packet with more extension headers than anybody follows.
+UNREADABLE = """
+import socket, struct, sys
+to = socket.inet_pton(socket.AF_INET6, sys.argv[1])
+body = bytes([60, 0, 1, 4, 0, 0, 0, 0]) * 9 + bytes([59, 0, 1, 4, 0, 0, 0, 0])
+s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
+s.connect((sys.argv[1], 0))
+own = socket.inet_pton(socket.AF_INET6, s.getsockname()[0])
+s.send(struct.pack(">IHBB", 6 << 28, len(body), 60, 64) + own + to + body)
+"""
 # argv: address port type("tcp"|"udp"); prints the errno's name
 TRY = """
 import errno, socket, sys

@@ -12,6 +12,7 @@ import pytest
 
 from portforge.apply.layout import Direction, Scope, Verdict
 from portforge.demo.pods import Node, Pod
+from portforge.schema import LossReason
 
 from .bed import Bed, make_bed
 from .talk import (
@@ -21,6 +22,7 @@ from .talk import (
     UDP,
     UDP_CLIENT,
     UDP_SERVER,
+    UNREADABLE,
     Total,
     client,
     drain,
@@ -78,7 +80,7 @@ def pods(bed: Bed) -> tuple[Pod, Pod]:
 
 @pytest.fixture(autouse=True)
 def _empty(bed: Bed) -> None:
-    bed.flows()
+    bed.flows(settle=0)
 
 
 def ends(pods: tuple[Pod, Pod], family: int) -> tuple[str, str]:
@@ -214,3 +216,10 @@ def test_sctp_passes_and_is_counted(bed: Bed, pods: tuple[Pod, Pod], family: int
     total = drain(bed)
     assert total.of(one, OUT, 0, protocol=SCTP, peer=address) == (1, 23 * 32, 0)
     assert total.of(two, IN, 0, protocol=SCTP, peer=asker) == (1, 0, 23 * 32)
+
+
+def test_a_packet_that_cannot_be_read_passes_and_is_a_loss(bed: Bed, pods: tuple[Pod, Pod]) -> None:
+    one, two = pods
+    for _ in range(3):
+        client(one, UNREADABLE, two.address6)
+    assert lost(bed) == {LossReason.UNPARSED: 3}

@@ -36,7 +36,7 @@ def pods(bed: Bed) -> tuple[Pod, Pod]:
 
 @pytest.fixture(autouse=True)
 def _empty(bed: Bed) -> None:
-    bed.flows()
+    bed.flows(settle=0)
 
 
 @pytest.mark.parametrize("closer", ["client", "server"])
