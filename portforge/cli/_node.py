@@ -40,15 +40,22 @@ def inventory_option(command: _Command) -> _Command:
 
 
 @contextmanager
-def open_node(inventory: Path) -> Iterator[OpenNode]:
-    """The node that the inventory names, with its pinned maps."""
+def agent_installed() -> Iterator[None]:
+    """Say what to install where the node agent, or what it needs, is missing."""
     try:
-        from portforge_recorder.identity import StaticSource
+        yield
     except ImportError as missing:
         raise HostError(
             f"the node agent is not installed ({missing.name})",
             remedy="pip install 'portforge[node]'",
         ) from missing
+
+
+@contextmanager
+def open_node(inventory: Path) -> Iterator[OpenNode]:
+    """The node that the inventory names, with its pinned maps."""
+    with agent_installed():
+        from portforge_recorder.identity import StaticSource
     known = StaticSource(inventory).inventory()
     with NodeMaps(find_pins(known.node)) as maps:
         yield OpenNode(known, maps, State(known.node))

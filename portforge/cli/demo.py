@@ -63,9 +63,8 @@ def command(output: Path, seconds: float, dataset: Path | None) -> None:
 def _lacking() -> str:
     """Why this host cannot record, or nothing."""
     try:
-        from portforge_recorder.doctor import examine
-
         from portforge.demo.servers import require
+        from portforge_recorder.doctor import examine
     except ImportError as missing:
         return f"{missing.name} is missing; pip install 'portforge[node]'"
     for check in examine():

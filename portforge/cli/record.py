@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from portforge.cli._node import inventory_option
-from portforge.errors import HostError
+from portforge.cli._node import agent_installed, inventory_option
 
 if TYPE_CHECKING:
     from portforge_recorder.agent import Tick
@@ -54,15 +53,10 @@ def command(
     """Watch the pods of this node, write what they do, enforce what was applied."""
     if interval <= 0 or rotate <= 0 or (seconds is not None and seconds <= 0):
         raise click.UsageError("--interval, --rotate and --for are seconds, more than 0")
-    try:
+    with agent_installed():
         from portforge_recorder import load
         from portforge_recorder.agent import Recorder
         from portforge_recorder.identity import StaticSource
-    except ImportError as missing:
-        raise HostError(
-            f"the node agent is not installed ({missing.name})",
-            remedy="pip install 'portforge[node]'",
-        ) from missing
     console = Console(stderr=True, highlight=False)
     source = StaticSource(inventory)
     node = source.inventory().node
