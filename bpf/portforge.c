@@ -26,6 +26,9 @@ static __always_inline int on_packet(struct __sk_buff *skb, u32 egress)
 	    sk->state == BPF_TCP_ESTABLISHED &&
 	    (!egress || bpf_ktime_get_coarse_ns() - s->flushed <= c->flush_ns))
 		return s->verdict != PF_DENIED;
+	/* Made before its pod was registered, it would belong to nobody for ever. */
+	if (s && !pods.lookup(&s->cgroup))
+		s->cgroup = pod_of_socket(c, sk);
 	if (sk->type == 1 && sk->protocol == IPPROTO_TCP) {
 		if (!s) {
 			s = sockets.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);

@@ -110,6 +110,7 @@ int follow_tcp(struct bpf_sock_ops *ctx)
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
 		if (s->flags & PF_KNOWN)
 			opened(ctx, s);
+		bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
 		break;
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		accepted(ctx, s, c);
@@ -165,6 +166,22 @@ static __always_inline int judge_opening(struct __sk_buff *skb, struct bpf_sock 
 		.protocol = IPPROTO_TCP, .direction = PF_INGRESS, .verdict = PF_DENIED};
 	struct pf_event event = {.connections = 1, .policy = q.policy, .rule = q.rule};
 	record(&flow, &event);
+	return 0;
+}
+
+/* We are opening and no connect() was seen: it was before the programs, or inside the kernel. */
+static __always_inline int meet_opening(struct __sk_buff *skb, struct pf_socket *s, u32 egress)
+{
+	struct pf_packet p = {};
+
+	if (read_packet(skb, &p, egress) < 0)
+		return -1;
+	s->peer = p.peer;
+	s->port = p.remote_port;
+	s->protocol = IPPROTO_TCP;
+	s->direction = PF_EGRESS;
+	s->scope = skb->ifindex == 1 ? PF_LOOPBACK : PF_REMOTE;
+	s->flags |= PF_KNOWN;
 	return 0;
 }
 
@@ -231,9 +248,10 @@ static __always_inline int judge_tcp(struct __sk_buff *skb, struct bpf_sock *sk,
 	if (state == PF_LISTEN)
 		return egress ? 1 : judge_opening(skb, sk, s, c);
 	if (!(s->flags & PF_KNOWN)) {
-		if (state != BPF_TCP_ESTABLISHED || !c->ready)
+		if (state != PF_SYN_SENT && (state != BPF_TCP_ESTABLISHED || !c->ready))
 			return 1;	/* met again with the next packet */
-		if (meet_old(skb, sk, s, egress) < 0) {
+		if ((state == PF_SYN_SENT ? meet_opening(skb, s, egress)
+					  : meet_old(skb, sk, s, egress)) < 0) {
 			lose(PF_LOSS_UNPARSED, 1);
 			return 1;
 		}

@@ -23,6 +23,7 @@ arrived: set[str] = set()
 news = threading.Condition()
 open_sockets: dict[str, socket.socket] = {}
 loads: dict[str, "Load"] = {}
+IPPROTO_MPTCP = 262  # the standard library does not name it
 GRACE_SECONDS = 0.01  # within which what ought not to pass would have
 ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: reset on close, so that no TIME_WAIT is left
 
@@ -40,7 +41,8 @@ def make_socket(order: Order) -> tuple[socket.socket, tuple[str, int]]:
     to = order["to"]
     if order.get("mapped"):
         to = f"::ffff:{to}"
-    s = socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, kind)
+    transport = IPPROTO_MPTCP if order.get("mptcp") else 0
+    s = socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, kind, transport)
     s.settimeout(order.get("timeout", 2))
     if kind == socket.SOCK_STREAM:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

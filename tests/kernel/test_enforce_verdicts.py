@@ -9,7 +9,7 @@ import pytest
 
 from portforge.apply.layout import PROTOCOLS, Direction, Scope, Verdict
 from portforge.demo.pods import Pod
-from portforge.policy import Mode
+from portforge.policy import Established, Mode
 
 from .bed import Bed
 from .enforcing import OPEN_PORT, SHUT_PORT, policy, rule, standing_bed
@@ -200,3 +200,31 @@ def test_ranges_are_exact_at_both_ends(pair: Pair) -> None:
         sent = pair.inside("send", protocol="UDP", to=to, port=port, text="x").get("error", "ok")
         assert sent == ("ok" if good else "EPERM"), port
     assert pair.inside("send", protocol="UDP", to=to, port=65535, text="x") == {}
+
+
+@pytest.mark.parametrize("established", list(Established))
+@pytest.mark.parametrize("family", [4, 6])
+def test_mptcp_is_no_way_around(pair: Pair, family: int, established: Established) -> None:
+    """Its subflows are sockets of the kernel; any process may have them, without a privilege."""
+    to = pair.other.address if family == 4 else pair.other.address6
+    pair.bed.enforce(policy("web", egress=[rule("TCP")], established=established))
+    pair.bed.flows()
+    assert pair.inside.connect(to, OPEN_PORT, mptcp=True, keep="mptcp") == "ok"
+    assert pair.inside("talk", kept="mptcp", text="multipath")["answer"] == "multipath"
+    assert pair.inside.connect(to, SHUT_PORT, mptcp=True, timeout=0.3) != "ok"
+    assert verdicts(pair, Direction.EGRESS, to, SHUT_PORT) == {
+        PROTOCOLS["TCP"]: {(Verdict.DENIED, 0)}
+    }
+
+
+def test_a_socket_made_before_its_pod_was_registered_is_judged(pair: Pair) -> None:
+    mine = pair.web.cgroup_path.stat().st_ino
+    pair.bed.enforce()
+    pair.bed.maps.remove("pods", mine)
+    early = Puppet(pair.web, 7301)
+    pair.bed.maps.put("pods", mine, (0, 0, 0, 0, 0))
+    pair.bed.enforce(policy("web", ingress=[], egress=[]))
+    for to in (pair.web.address, pair.web.address6):
+        assert pair.outside.connect(to, 7301, timeout=0.3) == "timeout"
+        assert pair.outside.ask(to, 7301, timeout=0.2) == "timeout"
+    assert early.connect(pair.other.address, OPEN_PORT) == "EPERM"
