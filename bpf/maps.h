@@ -3,6 +3,9 @@
  * reads the other, so that no count is lost between a read and a delete.
  */
 
+/* A bit of pf_config.active: another version has taken over the counting. */
+#define PF_HALTED 2
+
 /* What the kernel remembers of a socket. Accepted sockets inherit it from their listener. */
 #define PF_KNOWN 1		/* direction, port and peer are set */
 #define PF_OLD 2		/* it was open before the programs */

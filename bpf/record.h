@@ -51,6 +51,8 @@ static __always_inline int record(struct pf_flow_key *key, struct pf_event *even
 	if (!c || !key || !event)
 		return 0;
 	active = c->active;
+	if (active & PF_HALTED)
+		return 0;
 	flow = active ? flows_1.lookup(key) : flows_0.lookup(key);
 	if (!flow) {
 		struct pf_flow fresh = {.first_ns = now, .last_ns = now};

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,6 +34,8 @@ from portforge_recorder.writer import Writer, loss_table
 
 __all__ = ["Recorder", "Tick"]
 
+_HALTED = 2
+"""PF_HALTED of bpf/maps.h."""
 _SNAPSHOT_SECONDS = 60.0
 _LISTENER_SECONDS = 60.0
 _LOOK_SECONDS = 0.2
@@ -101,6 +104,9 @@ class Recorder:
     def _loop(self, maps: NodeMaps, inventory: Inventory, folder: Path) -> None:
         state = State(inventory.node, *([self.state_folder] if self.state_folder else []))
         enforcer = Enforcer(maps, state)
+        if maps.config()["active"] & _HALTED:
+            # A newer version was about to take over and died.
+            maps.configure(active=maps.config()["active"] & 1)
         register(maps, self.kubepods)
         self._inventory = inventory
         self._departed: dict[str, Pod] = {}
@@ -134,10 +140,7 @@ class Recorder:
 
     def _replace(self, old: Path, maps: NodeMaps, state: State) -> None:
         """End programs of another version, enforcing until now; write what they counted."""
-        detach(old)
-        # What both counted meanwhile is in the old maps.
-        maps.drain()
-        maps.drained()
+        self._take_over(old, maps)
         ours = self._mark
         self._mark = Mark(self.capture, self._inventory.cluster, self._inventory.node, old)
         self._told = self._mark.read(self._writer.epoch, len(KERNEL_LOSSES))
@@ -154,6 +157,27 @@ class Recorder:
         self._told = Told(datetime.now(UTC), maps.losses())
         self._mark = ours
         self._mark.durable = self._told
+
+    @staticmethod
+    def _take_over(old: Path, maps: NodeMaps) -> None:
+        """Let the new programs count instead of the old, then detach those, which takes longer.
+
+        What both counted until now is in the old maps. Between the two lines that matter lie
+        some ten microseconds; what happens then may be counted twice.
+        """
+        with suppress(PortforgeError, OSError), NodeMaps(old) as before:
+            active = before.config()["active"] & 1
+            with maps.alone():
+                ours = maps.config()
+                maps.configure(active=1 - ours["active"], epoch=ours["epoch"] + 1)
+                before.configure(active=active | _HALTED)
+            detach(old)
+            before.configure(active=active)
+            maps.drained()
+            return
+        detach(old)  # of another layout
+        maps.drain()
+        maps.drained()
 
     def _look(self) -> Inventory:
         """Read the inventory again; keep the last one when it cannot be read."""

@@ -201,7 +201,11 @@ def versions(node: str) -> list[Path]:
 def detach(folder: Path) -> None:
     """Take the links of a set of pins out of the kernel; what it counted stays readable."""
     for pin in sorted((folder / "links").glob("*")):
+        if pin.name in CGROUP_PROGRAMS:
+            with libbpf.opened(pin) as link:
+                libbpf.detach(link)
         pin.unlink()
+    libbpf.wait_for_programs()
 
 
 def remove(folder: Path) -> None:

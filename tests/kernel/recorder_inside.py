@@ -1,7 +1,7 @@
 """A recorder in a process of its own, to be ended by signals. Started by test_agent.py.
 
-argv: inventory capture kubepods state interval ticks [where to die]. Writes a line of JSON to the
-file ``ticks`` at every drain. Dies by SIGKILL at the first drain with rows, where told.
+argv: inventory capture kubepods state interval ticks flows [where to die]. Writes a line of JSON
+to the file ``ticks`` at every drain. Dies by SIGKILL at the first drain with rows, where told.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from portforge.apply.node import NodeMaps
 from portforge.errors import PortforgeError
 from portforge_recorder.agent import Recorder, Tick
 from portforge_recorder.identity import StaticSource
+from portforge_recorder.load import Sizes
 from portforge_recorder.writer import Writer
 
 
@@ -54,15 +55,14 @@ def break_at(place: str) -> None:
 
 
 def main() -> int:
-    inventory, capture, kubepods, state, interval, ticks, *place = sys.argv[1:]
+    inventory, capture, kubepods, state, interval, ticks, flows, *place = sys.argv[1:]
     for where in place:
         break_at(where)
-    file = Path(ticks).open("a")
 
     def tell(tick: Tick) -> None:
         said = {"connections": tick.connections, "problem": tick.problem and str(tick.problem)}
-        file.write(json.dumps(said) + "\n")
-        file.flush()
+        with Path(ticks).open("a") as file:
+            file.write(json.dumps(said) + "\n")
 
     show: Callable[[Tick], None] = tell
     recorder = Recorder(
@@ -70,6 +70,7 @@ def main() -> int:
         Path(capture),
         Path(kubepods),
         interval=float(interval),
+        sizes=Sizes(flows=int(flows)),
         state_folder=Path(state),
         on_tick=show,
     )
