@@ -1,0 +1,1 @@
+"""Measurements. Each script prints the tables that stand in docs/measured.md."""
