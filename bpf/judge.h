@@ -58,7 +58,11 @@ struct pf_question {
  */
 static __always_inline int judge(struct pf_question *q)
 {
-	struct pf_pod *pod;
+	union {
+		u64 whole;
+		struct pf_pod is;
+	} pod;
+	u64 *found;
 	struct pf_rule *rule;
 	u64 *owner;
 
@@ -70,16 +74,20 @@ static __always_inline int judge(struct pf_question *q)
 	q->keep = 0;
 	if (q->scope == PF_LOOPBACK)
 		return 0;
-	pod = pods.lookup(&q->cgroup);
-	if (!pod || !pod->policy || pod->mode == PF_RECORD)
+	found = (u64 *)pods.lookup(&q->cgroup);
+	if (!found)
 		return 0;
-	q->keep = pod->established == PF_KEEP;
-	q->policy = pod->policy;
-	if (!(pod->restricted & (q->direction == PF_INGRESS ? PF_RESTRICT_INGRESS
+	/* Read once: an entry that was replaced is soon used again, for another pod. */
+	pod.whole = *found;
+	if (!pod.is.policy || pod.is.mode == PF_RECORD)
+		return 0;
+	q->keep = pod.is.established == PF_KEEP;
+	q->policy = pod.is.policy;
+	if (!(pod.is.restricted & (q->direction == PF_INGRESS ? PF_RESTRICT_INGRESS
 							    : PF_RESTRICT_EGRESS)))
 		return 0;
 	struct pf_rule_key key = {
-		.prefixlen = 64, .policy = pod->policy, .direction = q->direction,
+		.prefixlen = 64, .policy = pod.is.policy, .direction = q->direction,
 		.protocol = q->protocol, .port = {q->port >> 8, q->port & 0xff}};
 	rule = rules.lookup(&key);
 	if (rule) {
@@ -100,6 +108,6 @@ static __always_inline int judge(struct pf_question *q)
 		if (owner && *owner == 0)
 			return 0;
 	}
-	q->verdict = pod->mode == PF_ENFORCE ? PF_DENIED : PF_AUDITED;
+	q->verdict = pod.is.mode == PF_ENFORCE ? PF_DENIED : PF_AUDITED;
 	return 0;
 }
