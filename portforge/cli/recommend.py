@@ -25,6 +25,8 @@ _COLOURS = {
     "low": "red",
 }
 _SHOWN_FINDINGS = 8
+# Nothing to decide here: one line for all of a kind.
+_QUIET = ("own_node", "loopback", "unjudged_protocol", "ephemeral_socket", "port_zero")
 
 
 @click.command(
@@ -101,13 +103,19 @@ def _show_workload(workload: dict[str, Any], evidence: pd.DataFrame, console: Co
     if own.empty:
         console.print("  no rules: nothing it did or received needs one")
     else:
-        table = Table("rule", "peers", "evidence", "confidence", "why so", box=None, pad_edge=True)
+        table = Table(box=None)
+        table.add_column("rule", no_wrap=True)
+        table.add_column("peers", overflow="fold")
+        for heading in ("evidence", "confidence", "why so"):
+            table.add_column(heading)
         for row in own.to_dict("records"):
             why = "; ".join(text for text in (row["reason"], row["over_grant"]) if text)
             cells = (str(row["rule"]), str(row["peers"]), _evidence(row))
             table.add_row(*map(escape, cells), _coloured(row["confidence"]), escape(why))
         console.print(table)
-    for reason in (*workload["reasons"], *workload["notes"]):
+    told = tuple(f"{rule}: " for rule in own["rule"])
+    notes = [note for note in workload["notes"] if not note.startswith(told)]
+    for reason in (*workload["reasons"], *notes):
         console.print(f"  - {escape(reason)}", soft_wrap=True)
 
 
@@ -138,6 +146,11 @@ def _show_findings(findings: pd.DataFrame, report: dict[str, Any], console: Cons
     table = Table("what", "workload", "where", "peer", "connections", "why", box=None)
     for kind in KINDS:
         some = findings[findings["kind"] == kind]
+        if kind in _QUIET:
+            if len(some):
+                total = str(some["connections"].sum())
+                table.add_row(kind, f"{len(some)} findings", "", "", total, KINDS[kind])
+            continue
         for row in some.head(_SHOWN_FINDINGS).to_dict("records"):
             port = row["port"]
             where = f"{row['direction']} {_or(row['protocol'])}".rstrip()
