@@ -94,6 +94,8 @@ class Enforcer:
         ended = self._ended()
         living = {c: pod for c, pod in cgroups.items() if c not in ended}
         self._write_addresses(inventory, living)
+        if not self._written:
+            self._sweep()
         fresh = self._write_policies(compiled)
         changed = self._assign(cgroups, compiled)
         if fresh or changed:
@@ -106,6 +108,15 @@ class Enforcer:
             fresh,
             tuple(sorted(set(compiled) - here)),
         )
+
+    def _sweep(self) -> None:
+        """Delete what a write that failed, or a process that died in one, has left."""
+        _, pods = self.maps.read("pods")
+        known = self.state.known()
+        used = {int(policy) for policy in pods["policy"] if policy}
+        # Without ids.json nobody knows the peer sets of what is in use: leave everything.
+        if used <= known.keys():
+            self.maps.remove_policies((policy, len(known[policy].rules)) for policy in used)
 
     def _ended(self) -> set[int]:
         keys, values = self.maps.read("pod_names")

@@ -5,6 +5,7 @@ The kernel goes on with what is pinned whether or not anybody has these files op
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -129,9 +130,23 @@ class NodeMaps:
         return _rows(keys, kind.key), _rows(values, kind.value)
 
     def put(self, name: str, key: object, value: object) -> None:
-        """Set one entry. ``key`` and ``value`` are scalars or tuples in the order of the layout."""
+        """Set one entry. ``key`` and ``value`` are scalars or tuples in the order of the layout.
+
+        Raises
+        ------
+        HostError: the map is full.
+        """
         kind = MAPS[name]
-        libbpf.update(self.fd(name), _bytes(key, kind.key), _bytes(value, kind.value))
+        try:
+            libbpf.update(self.fd(name), _bytes(key, kind.key), _bytes(value, kind.value))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.E2BIG):
+                raise
+            raise HostError(
+                "the kernel's map is full, nothing of this change is in force",
+                place=str(self.folder / "maps" / name),
+                remedy="apply fewer or narrower rules at once on this node",
+            ) from error
 
     def get(self, name: str, key: object) -> Any:
         """One value, None when there is none."""

@@ -43,7 +43,8 @@ def command(output: Path, seconds: float, dataset: Path | None) -> None:
     """
     if seconds <= 0:
         raise click.UsageError("--seconds must be more than 0")
-    console = Console(highlight=False)
+    # In a log, wide enough for the tables.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     lacking = _lacking()
     if lacking and dataset:
         console.print(f"Recording is not possible here: {lacking}", markup=False)

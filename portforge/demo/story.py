@@ -100,6 +100,7 @@ class Story:
     def _environment(self) -> dict[str, str]:
         return {
             **os.environ,
+            "COLUMNS": str(self.console.width),
             "PORTFORGE_INVENTORY": str(self.inventory),
             "PORTFORGE_STATE": str(self.folder / "state"),
         }
