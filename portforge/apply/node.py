@@ -143,7 +143,7 @@ class NodeMaps:
             if error.errno not in (errno.ENOSPC, errno.E2BIG):
                 raise
             raise HostError(
-                "the kernel's map is full, nothing of this change is in force",
+                "the kernel's map is full",
                 place=str(self.folder / "maps" / name),
                 remedy="apply fewer or narrower rules at once on this node",
             ) from error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -12,11 +14,12 @@ import pytest
 from portforge.apply.enforce import Enforcer, approved
 from portforge.apply.layout import Verdict
 from portforge.apply.node import NodeMaps
-from portforge.demo.pods import Pod
-from portforge.errors import ApprovalError
+from portforge.demo.pods import Node, Pod
+from portforge.errors import ApprovalError, HostError
 from portforge.policy import Established, Mode, approve
+from portforge_recorder.load import Sizes
 
-from .bed import Bed
+from .bed import Bed, make_bed
 from .enforcing import OPEN_PORT, SHUT_PORT, policy, rule, standing_bed
 from .puppet import Puppet
 
@@ -290,3 +293,23 @@ def test_swapping_policies_under_load_drops_nothing_allowed_and_passes_nothing_d
         and f.port in (OPEN_PORT, SHUT_PORT)
         and (f.verdict == Verdict.DENIED) != (f.port == SHUT_PORT)
     ]
+
+
+def test_policies_that_do_not_fit_leave_in_force_what_was(tmp_path: Path) -> None:
+    """And what could be written of them is not in the way of the next."""
+    with Node(f"enforce-small-{os.getpid()}") as node:
+        web, other = node.pod("t", "Deployment", "web"), node.pod("t", "Job", "other")
+        with make_bed(tmp_path, node, Sizes(rules=40)) as bed:
+            puppet = Puppet(web)
+            Puppet(other, OPEN_PORT, SHUT_PORT)
+            bed.enforce(policy("web", egress=ONE))
+            for _ in range(2):
+                with pytest.raises(HostError, match="map is full"):
+                    bed.enforce(policy("web", egress=[rule(p, 2, 65534) for p in ("TCP", "UDP")]))
+                bed.enforcer.state.back()
+                assert puppet.connect(other.address, OPEN_PORT) == "ok"
+                assert puppet.connect(other.address, SHUT_PORT) == "EPERM"
+            bed.enforce(policy("web", egress=[rule("TCP", 7000, 7300)]))
+            assert puppet.connect(other.address, SHUT_PORT) == "ok"
+            assert puppet.connect(other.address, 7301) == "EPERM"
+            assert bed.maps.read("rules")[0].size < 20
