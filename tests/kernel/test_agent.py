@@ -237,7 +237,7 @@ def test_another_version_takes_over_what_the_old_one_counted_and_enforces(place:
     process.wait()
     traffic = place.asks.run(
         place.asks.python_command(
-            PACED, place.answers.address, "7000", "1009", "3", "5", "client", "0.005"
+            PACED, place.answers.address, "7000", "701", "3", "5", "client", "0.005"
         )
     )
     process = place.recorder(interval=60, flows=32768)
@@ -250,7 +250,7 @@ def test_another_version_takes_over_what_the_old_one_counted_and_enforces(place:
     assert place.knock(7001) == "TIMEOUT"
     time.sleep(0.1)
     end(process)
-    n = 23 + 1009
+    n = 23 + 701
     for pod, direction in ((place.asks, "egress"), (place.answers, "ingress")):
         # The one connection that may be open at the very moment may be counted by both.
         assert place.total(pod, direction, 7000)[0] - n in (0, 1)
