@@ -12,6 +12,7 @@ from typing import Any
 from portforge.demo.pods import Node
 from portforge.policy import Mode, PortPolicy
 from portforge.schema import Workload
+from portforge_recorder.load import BPFFS, remove, versions
 
 from .bed import Bed, make_bed
 
@@ -19,9 +20,18 @@ OPEN_PORT, SHUT_PORT = 7100, 7201
 _numbers = count(1)
 
 
+def _sweep() -> None:
+    """Take out of the kernel what a run that was killed has left there."""
+    for folder in BPFFS.glob("portforge/enforce-*"):
+        if not Path("/proc", folder.name.split("-")[1]).exists():
+            for pins in versions(folder.name):
+                remove(pins)
+
+
 @contextmanager
 def standing_bed(folder: Path) -> Iterator[Bed]:
     """A bed for several tests. Its pins have a name that no other run uses."""
+    _sweep()
     with (
         Node(f"enforce-{os.getpid()}-{next(_numbers)}") as node,
         make_bed(folder, node) as bed,

@@ -297,7 +297,7 @@ def test_swapping_policies_under_load_drops_nothing_allowed_and_passes_nothing_d
 
 def test_policies_that_do_not_fit_leave_in_force_what_was(tmp_path: Path) -> None:
     """And what could be written of them is not in the way of the next."""
-    with Node(f"enforce-small-{os.getpid()}") as node:
+    with Node(f"enforce-{os.getpid()}-small") as node:
         web, other = node.pod("t", "Deployment", "web"), node.pod("t", "Job", "other")
         with make_bed(tmp_path, node, Sizes(rules=40)) as bed:
             puppet = Puppet(web)
