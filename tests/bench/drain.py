@@ -122,6 +122,23 @@ def drain_once(maps: NodeMaps, writer: Writer, count: int, times: Times) -> None
     maps.drained()
     if writer.problem:
         raise writer.problem
+    delete_both_ways(maps, count, times)
+
+
+def delete_both_ways(maps: NodeMaps, count: int, times: Times) -> None:
+    """The deletion that is part of clearing, in batches and with a call for each key."""
+    keys, values = rows(count)
+    name, size = f"flows_{maps.config()['active']}", FLOW_KEY.itemsize
+    every = keys.tobytes()
+    fill(maps, keys, values)
+    timed(times, "deletion alone, in batches", lambda: libbpf.clear(maps.fd(name), every, size))
+
+    def one_by_one() -> None:
+        for start in range(0, len(every), size):
+            libbpf.delete(maps.fd(name), every[start : start + size])
+
+    fill(maps, keys, values)
+    timed(times, "deletion alone, key by key (not done)", one_by_one)
 
 
 def policies(ports: int, shift: int) -> list[PortPolicy]:
@@ -144,7 +161,7 @@ def swap_once(bed: Bed, count: int, shift: int, times: Times) -> None:
 
     timed(times, "point the pod at them, `assign()`", lambda: maps.assign(cgroup, number, entries))
     timed(times, "void old verdicts and wait for programs, `rejudge()`", maps.rejudge)
-    timed(times, "of that, the wait: `membarrier`", libbpf.wait_for_programs)
+    timed(times, "such a wait alone, `wait_for_programs()`", libbpf.wait_for_programs)
     kept = [(number, len(entries.rule_ids))]
     timed(times, "delete the old entries, `remove_policies()`", lambda: maps.remove_policies(kept))
 
