@@ -66,7 +66,8 @@ static __always_inline int judge_datagram(struct __sk_buff *skb, struct bpf_sock
 		q.port = q.direction == PF_EGRESS ? p.remote_port : p.local_port;
 		if (p.protocol == IPPROTO_UDP || p.protocol == IPPROTO_TCP)
 			judge(&q);
-		if (known && q.keep && before != PF_DENIED) {
+		if (known && q.keep && before != PF_DENIED &&
+		    now - known->last_ns <= PF_SAME_ATTEMPT_NS) {
 			known->generation = generation;
 			known->last_ns = now;
 			q.verdict = before;

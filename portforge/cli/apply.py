@@ -9,7 +9,7 @@ import click
 
 from portforge.apply.enforce import approved
 from portforge.cli._node import inventory_option, open_node, reconcile
-from portforge.errors import PolicyError
+from portforge.errors import PolicyError, PortforgeError
 from portforge.policy import Mode, read_policies
 
 EPILOG = """\b
@@ -44,4 +44,8 @@ def command(policies: Path, inventory: Path, mode: str | None) -> None:
     ready = approved(read, Mode(mode.capitalize()) if mode else None, datetime.now(UTC))
     with open_node(inventory) as node:
         node.state.change(ready)
-        reconcile(node)
+        try:
+            reconcile(node)
+        except PortforgeError:
+            node.state.back()  # the kernel has kept what it had
+            raise

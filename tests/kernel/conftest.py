@@ -18,5 +18,5 @@ collect_ignore_glob = ["test_*.py"] if os.environ.get("PORTFORGE_WITHOUT_KERNEL"
 @pytest.fixture
 def bed(tmp_path: Path) -> Iterator[Bed]:
     """A fresh node with the programs loaded; make pods with ``bed.node.pod(...)``."""
-    with Node() as node, make_bed(tmp_path, node) as ready:
+    with Node(f"bed-{os.getpid()}") as node, make_bed(tmp_path, node) as ready:
         yield ready
