@@ -52,6 +52,9 @@ Exit codes: 0 written; 1 the capture cannot be used, or the folder is not ours t
 @click.option("--until", help="As --since.")
 @click.option("--namespace", "namespaces", multiple=True, help="Only this one; may be repeated.")
 @click.option("--workload", "workloads", multiple=True, help="Only this name; may be repeated.")
+@click.option(
+    "--replace", is_flag=True, help="Replace policies that were approved or edited there, too."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print report.json instead of tables.")
 def command(
     capture: Path,
@@ -60,13 +63,14 @@ def command(
     until: str | None,
     namespaces: tuple[str, ...],
     workloads: tuple[str, ...],
+    replace: bool,
     as_json: bool,
 ) -> None:
     """Recommend one policy for each workload in CAPTURE, in Audit, with the evidence.
 
     Only answered connections are learned. What was refused, failed, scanned or never used is a
     finding, and is shown with the reason. An existing output folder is replaced when it holds an
-    earlier recommendation, and only then.
+    earlier recommendation that nobody touched, and only then.
     """
     with Console(stderr=True).status("opening the capture") as status:
         result = recommend(
@@ -78,7 +82,7 @@ def command(
             progress=status.update,
         )
         status.update(f"writing {output}")
-        result.write(output)
+        result.write(output, replace=replace)
     if as_json:
         click.echo(json.dumps(result.report, indent=2, ensure_ascii=False))
     else:

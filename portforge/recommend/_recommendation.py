@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -47,18 +48,20 @@ class Recommendation:
         shown = ["namespace", "workload", "rule", "peers", "connections", "confidence", "reason"]
         return str(self.evidence[shown].to_html(index=False))
 
-    def write(self, folder: str | Path) -> None:
+    def write(self, folder: str | Path, *, replace: bool = False) -> None:
         """Write ``policies/``, ``evidence.parquet``, ``findings.parquet`` and ``report.json``.
 
         All or nothing: written beside ``folder`` under another name, then renamed. An existing
-        folder is replaced only where it is empty or holds an earlier recommendation.
+        folder is replaced only where it is empty or holds an earlier recommendation as it was
+        written: policies approved, edited or removed since are the analyst's, and stay unless
+        ``replace`` is given.
 
         Raises
         ------
         WriteError: the folder holds something else, or cannot be written.
         """
         target = Path(folder).absolute()
-        _check_target(target)
+        _check_target(target, replace)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -89,14 +92,24 @@ class Recommendation:
             pq.write_table(
                 table.replace_schema_metadata(None), folder / f"{name}.parquet", compression="zstd"
             )
-        text = json.dumps(self.report, indent=2, ensure_ascii=False) + "\n"
+        report = {**self.report, "written": _digests(folder / "policies")}
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
         (folder / "report.json").write_text(text, encoding="utf-8")
         for file in folder.glob("*.*"):
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
 
 
-def _check_target(target: Path) -> None:
+def _digests(policies: Path) -> dict[str, str]:
+    """SHA-256 of every policy file, to tell later whether anybody touched one."""
+    return {
+        file.relative_to(policies).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(policies.rglob("*"))
+        if file.is_file()
+    }
+
+
+def _check_target(target: Path, replace: bool) -> None:
     if not target.exists() and not target.is_symlink():
         return
     if not target.is_dir() or target.is_symlink():
@@ -105,20 +118,31 @@ def _check_target(target: Path) -> None:
         inside = {entry.name for entry in target.iterdir()}
     except OSError as wrong:
         raise _failed(target, wrong) from None
-    if inside and not (inside <= _OURS and _is_recommendation(target / "report.json")):
+    if not inside:
+        return
+    report = _earlier_report(target / "report.json")
+    if report is None or not inside <= _OURS:
         raise WriteError(
             "holds something other than a recommendation",
             place=str(target),
             remedy="choose another -o, or empty it; it was left untouched",
         )
+    if not replace and _digests(target / "policies") != report.get("written"):
+        raise WriteError(
+            "its policies were approved, edited or removed since they were recommended",
+            place=str(target),
+            remedy="choose another -o and compare with portforge diff, or say --replace",
+        )
 
 
-def _is_recommendation(report: Path) -> bool:
+def _earlier_report(path: Path) -> dict[str, Any] | None:
+    """The report of an earlier recommendation, None where there is none."""
     try:
-        found = json.loads(report.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(found, dict) and found.get("made_by") == "portforge recommend"
+        return None
+    ours = isinstance(found, dict) and found.get("made_by") == "portforge recommend"
+    return found if ours else None
 
 
 def _swap(new: Path, target: Path, old: Path) -> None:

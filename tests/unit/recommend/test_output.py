@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +17,7 @@ from portforge.capture import open_capture
 from portforge.cli import recommend as recommend_cli
 from portforge.cli import schema as schema_cli
 from portforge.errors import PortforgeError, WriteError
-from portforge.policy import read_policies
+from portforge.policy import approve, read_policies, to_yaml
 from portforge.recommend import Recommendation, recommend
 
 ROWS = [
@@ -80,9 +82,7 @@ def test_an_earlier_recommendation_is_replaced_anything_else_is_not(
     result, out = make(capture), tmp_path / "out"
     out.mkdir()
     result.write(out)
-    (out / "policies" / "shop" / "old.yaml").touch()
     result.write(out)
-    assert not (out / "policies" / "shop" / "old.yaml").exists()
     (out / "notes.txt").touch()
     before = content(out)
     with pytest.raises(WriteError, match="left untouched"):
@@ -90,6 +90,34 @@ def test_an_earlier_recommendation_is_replaced_anything_else_is_not(
     assert content(out) == before
     with pytest.raises(WriteError, match="is not a folder"):
         result.write(out / "notes.txt")
+
+
+@pytest.mark.parametrize(
+    "touch",
+    [
+        lambda file: file.write_text(approve_text(file)),
+        lambda file: file.with_name("own.yaml").touch(),
+        lambda file: file.unlink(),
+    ],
+    ids=["approved", "added", "removed"],
+)
+def test_what_the_analyst_did_to_policies_is_not_replaced_unasked(
+    tmp_path: Path, capture: Path, touch: Callable[[Path], object]
+) -> None:
+    result, out = make(capture), tmp_path / "out"
+    result.write(out)
+    touch(out / "policies" / "shop" / "deployment-web.yaml")
+    before = content(out)
+    with pytest.raises(WriteError, match="--replace"):
+        result.write(out)
+    assert content(out) == before
+    result.write(out, replace=True)
+    result.write(out)
+
+
+def approve_text(file: Path) -> str:
+    (policy,) = read_policies(file)
+    return to_yaml(approve(policy, "Ana", datetime(2026, 1, 1, tzinfo=UTC)))
 
 
 def test_a_full_disk_leaves_what_was_there(
