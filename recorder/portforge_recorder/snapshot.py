@@ -144,8 +144,10 @@ def register(maps: NodeMaps, kubepods: Path) -> Snapshot:
     owners: dict[int, int] = {}
     namespaces: dict[int, tuple[Path, int]] = {}
     pods = 0
-    own = Path("/proc/self/ns/net")  # the recorder runs in its node's
-    host = own.stat().st_ino
+    # The recorder runs in its node's own namespace: what happens there belongs to no pod, not even
+    # to one that shares it.
+    host = Path("/proc/self/ns/net").stat().st_ino
+    maps.put("namespaces", _cookie(), 0)
     for pod in _pods(kubepods):
         with suppress(FileNotFoundError):
             cgroup = pod.stat().st_ino
@@ -163,7 +165,6 @@ def register(maps: NodeMaps, kubepods: Path) -> Snapshot:
     for number, (place, cgroup) in namespaces.items():
         cookie = _inside(place, _cookie)
         if cookie is not None:
-            # What happens in the node's own namespace belongs to no pod.
             maps.put("namespaces", cookie, 0 if number == host else cgroup)
         found |= _inside(place, lambda: _listeners(owners)) or set()
     _write_listeners(maps, found, now)
