@@ -98,8 +98,8 @@ def party(peer: Peer) -> Party | None:
 def peer_text(peer: Peer, names: Iterable[str] = ()) -> str:
     """The peer as an analyst would name it.
 
-    >>> peer_text(Peer("192.0.2.1", PeerKind.EXTERNAL), ["pypi.org"])
-    '192.0.2.1 (pypi.org)'
+    >>> peer_text(Peer("192.0.2.1", PeerKind.EXTERNAL), ["www.example.com"])
+    '192.0.2.1 (www.example.com)'
     >>> peer_text(Peer(None, PeerKind.UNKNOWN))
     'lost'
     """
