@@ -7,14 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from portforge.demo.pods import Node
+from portforge.demo.pods import Node, Pod
 from portforge.policy import Mode, PortPolicy
 from portforge.schema import Workload
 from portforge_recorder.load import BPFFS, remove, versions
 
 from .bed import Bed, make_bed
+from .puppet import Puppet
 
 OPEN_PORT, SHUT_PORT = 7100, 7201
 _numbers = count(1)
@@ -37,6 +38,25 @@ def standing_bed(folder: Path) -> Iterator[Bed]:
         make_bed(folder, node) as bed,
     ):
         yield bed
+
+
+class Pair(NamedTuple):
+    """A pod with a policy, one without, and their puppets."""
+
+    bed: Bed
+    web: Pod
+    other: Pod
+    inside: Puppet
+    outside: Puppet
+
+
+@contextmanager
+def standing_pair(folder: Path) -> Iterator[Pair]:
+    """A pair for several tests, each listening on both ports."""
+    with standing_bed(folder) as bed:
+        web, other = bed.node.pod("t", "Deployment", "web"), bed.node.pod("t", "Job", "other")
+        ports = (OPEN_PORT, SHUT_PORT)
+        yield Pair(bed, web, other, Puppet(web, *ports), Puppet(other, *ports))
 
 
 def rule(

@@ -7,20 +7,19 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from portforge.apply.enforce import Enforcer, approved
 from portforge.apply.layout import Verdict
 from portforge.apply.node import NodeMaps
-from portforge.demo.pods import Node, Pod
+from portforge.demo.pods import Node
 from portforge.errors import ApprovalError, HostError
 from portforge.policy import Established, Mode, approve
 from portforge_recorder.load import Sizes
 
-from .bed import Bed, make_bed
-from .enforcing import OPEN_PORT, SHUT_PORT, policy, rule, standing_bed
+from .bed import make_bed
+from .enforcing import OPEN_PORT, SHUT_PORT, Pair, policy, rule, standing_pair
 from .puppet import Puppet
 
 SWAPS = 200
@@ -28,22 +27,10 @@ BOTH = [rule("TCP"), rule("TCP", SHUT_PORT), rule("UDP"), rule("UDP", SHUT_PORT)
 ONE = [rule("TCP"), rule("UDP")]
 
 
-class Pair(NamedTuple):
-    """A pod with a policy, one without, and their puppets."""
-
-    bed: Bed
-    web: Pod
-    other: Pod
-    inside: Puppet
-    outside: Puppet
-
-
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    with standing_bed(tmp_path_factory.mktemp("changes")) as bed:
-        web, other = bed.node.pod("t", "Deployment", "web"), bed.node.pod("t", "Job", "other")
-        ports = (OPEN_PORT, SHUT_PORT)
-        yield Pair(bed, web, other, Puppet(web, *ports), Puppet(other, *ports))
+    with standing_pair(tmp_path_factory.mktemp("changes")) as ready:
+        yield ready
 
 
 @pytest.fixture

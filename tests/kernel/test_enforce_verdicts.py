@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import pytest
 
 from portforge.apply.layout import PROTOCOLS, Direction, Scope, Verdict
-from portforge.demo.pods import Pod
 from portforge.policy import Established, Mode
 
-from .bed import Bed
-from .enforcing import OPEN_PORT, SHUT_PORT, policy, rule, standing_bed
+from .enforcing import OPEN_PORT, SHUT_PORT, Pair, policy, rule, standing_pair
 from .puppet import Puppet
-
-
-class Pair(NamedTuple):
-    """A pod with a policy, one without, and their puppets."""
-
-    bed: Bed
-    web: Pod
-    other: Pod
-    inside: Puppet
-    outside: Puppet
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    with standing_bed(tmp_path_factory.mktemp("verdicts")) as bed:
-        web, other = bed.node.pod("t", "Deployment", "web"), bed.node.pod("t", "Job", "other")
-        ports = (OPEN_PORT, SHUT_PORT)
-        yield Pair(bed, web, other, Puppet(web, *ports), Puppet(other, *ports))
+    with standing_pair(tmp_path_factory.mktemp("verdicts")) as ready:
+        yield ready
 
 
 def egress(pair: Pair, mode: Mode) -> None:

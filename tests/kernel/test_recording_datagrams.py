@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from portforge.apply.layout import Direction, Scope, Verdict
-from portforge.demo.pods import Node, Pod
+from portforge.demo.pods import Pod
 from portforge.schema import LossReason
 
-from .bed import Bed, make_bed
+from .bed import Bed
 from .talk import (
     ICMP,
     SCTP,
@@ -63,24 +59,10 @@ print("all", flush=True)
 """
 
 
-@pytest.fixture(scope="module")
-def bed() -> Iterator[Bed]:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Node(f"udp-{os.getpid()}") as node,
-        make_bed(Path(folder), node) as ready,
-    ):
-        yield ready
-
-
-@pytest.fixture(scope="module")
-def pods(bed: Bed) -> tuple[Pod, Pod]:
-    return bed.node.pod("t", "Deployment", "asks"), bed.node.pod("t", "Deployment", "answers")
-
-
-@pytest.fixture(autouse=True)
-def _empty(bed: Bed) -> None:
-    bed.flows(settle=0)
+@pytest.fixture
+def bed(standing: Bed) -> Bed:
+    standing.flows(settle=0)
+    return standing
 
 
 def ends(pods: tuple[Pod, Pod], family: int) -> tuple[str, str]:

@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from portforge.apply.layout import Direction, Scope, Verdict
-from portforge.demo.pods import Node, Pod
+from portforge.demo.pods import Pod
 
-from .bed import Bed, make_bed
+from .bed import Bed
 from .talk import TCP_CLIENT, TCP_SERVER, TRY, Total, client, drain, lost, start, stop
 
 IN, OUT = Direction.INGRESS, Direction.EGRESS
 
 
-@pytest.fixture(scope="module")
-def bed() -> Iterator[Bed]:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Node(f"tcp-{os.getpid()}") as node,
-        make_bed(Path(folder), node) as ready,
-    ):
-        yield ready
-
-
-@pytest.fixture(scope="module")
-def pods(bed: Bed) -> tuple[Pod, Pod]:
-    return bed.node.pod("t", "Deployment", "asks"), bed.node.pod("t", "Deployment", "answers")
-
-
-@pytest.fixture(autouse=True)
-def _empty(bed: Bed) -> None:
-    bed.flows(settle=0)
+@pytest.fixture
+def bed(standing: Bed) -> Bed:
+    standing.flows(settle=0)
+    return standing
 
 
 @pytest.mark.parametrize("closer", ["client", "server"])
