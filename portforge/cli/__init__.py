@@ -19,6 +19,7 @@ COMMANDS = (
     "record",
     "recommend",
     "simulate",
+    "verify",
     "diff",
     "lint",
     "explain",

@@ -1,11 +1,13 @@
 """Plotly figure factories: a DataFrame of flows in, a ``go.Figure`` out. Nothing is computed here
 that a decision rests on; that is ``portforge.recommend`` and ``portforge.policy``.
 
-``activity_timeline`` shows when, ``workload_map`` who with whom, ``port_matrix`` which ports.
+``activity_timeline`` shows when, ``workload_map`` who with whom, ``port_matrix`` which ports;
+``backtest_curve`` what a policy learned by then would have broken since.
 """
 
+from portforge.figures.backtest import backtest_curve
 from portforge.figures.map import workload_map
 from portforge.figures.matrix import port_matrix
 from portforge.figures.timeline import activity_timeline
 
-__all__ = ["activity_timeline", "port_matrix", "workload_map"]
+__all__ = ["activity_timeline", "backtest_curve", "port_matrix", "workload_map"]

@@ -4,13 +4,47 @@ The way through: ``_edges`` (the capture's sums as objects) → ``_scans`` and `
 learned, and what is left out and why) → ``_dynamic`` → ``_rules`` → ``_coverage`` and ``_status``
 (how far to trust it) → ``_recommendation`` (the result and its files). All but the first and the
 last are functions of their arguments.
+
+Around it: ``_estimator`` and ``_split`` (the same for scikit-learn), ``_backtest`` (what policies
+learned earlier would have broken later), ``_verify`` (what any policies would break), ``_needed``
+(what policies should allow).
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from portforge.recommend._backtest import backtest, backtest_workloads
 from portforge.recommend._findings import KINDS
+from portforge.recommend._needed import kept_out
 from portforge.recommend._options import Options
 from portforge.recommend._recommend import recommend
 from portforge.recommend._recommendation import Recommendation
+from portforge.recommend._split import RollingOrigin
+from portforge.recommend._verify import Verification, verify
 
-__all__ = ["KINDS", "Options", "Recommendation", "recommend"]
+if TYPE_CHECKING:
+    from portforge.recommend._estimator import PortPolicyRecommender
+
+__all__ = [
+    "KINDS",
+    "Options",
+    "PortPolicyRecommender",
+    "Recommendation",
+    "RollingOrigin",
+    "Verification",
+    "backtest",
+    "backtest_workloads",
+    "kept_out",
+    "recommend",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # scikit-learn takes a second to import, and the command line does not need it.
+    if name == "PortPolicyRecommender":
+        from portforge.recommend._estimator import PortPolicyRecommender
+
+        return PortPolicyRecommender
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,115 @@
+"""``portforge verify``, as CI calls it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from flow_rows import row, write_capture
+
+from portforge.capture import open_capture
+from portforge.cli import portforge
+from portforge.errors import CaptureError
+from portforge.policy import write_policies
+from portforge.recommend import recommend, verify
+
+SHOP = Path(__file__).parents[3] / "datasets/shop"
+BEFORE = [
+    row("web", "ingress", "TCP", 80, "client"),
+    row("web", "egress", "TCP", 6379, "redis"),
+    row("web", "egress", "TCP", 25, "192.0.2.1", verdict="failed"),
+    row("web", "egress", "UDP", 514, "192.0.2.9", bytes_received=0),
+]
+AFTER = [
+    *BEFORE,
+    row("web", "ingress", "TCP", 80, "stranger", at=3),
+    row("web", "ingress", "TCP", 80, "another", at=2, connections=5),
+    row("web", "egress", "TCP", 443, "192.0.2.7", at=4),
+    row("cart", "ingress", "TCP", 8080, "web"),
+]
+
+
+@pytest.fixture
+def policies(tmp_path: Path) -> Path:
+    made = recommend(open_capture(write_capture(tmp_path / "before", BEFORE)))
+    write_policies(made.policies, tmp_path / "policies")
+    return tmp_path / "policies"
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(portforge, ["verify", *map(str, words)])
+
+
+def test_a_recommendation_holds_on_what_it_was_learned_from(policies: Path) -> None:
+    result = run(policies, policies.parent / "before", "--strict")
+    assert result.exit_code == 0, result.output
+    assert "\nholds" in result.stdout
+    assert "Denied, not held against them" in result.stdout, "UDP nobody answered"
+    assert "TCP 25" not in result.stdout, "what failed is not judged"
+
+
+def test_so_does_that_of_the_shipped_capture(tmp_path: Path) -> None:
+    recommend(open_capture(SHOP)).write(tmp_path / "out")
+    assert run(tmp_path / "out/policies", SHOP).exit_code == 0
+
+
+def test_what_would_break_is_named_once_with_its_first_example(policies: Path) -> None:
+    capture = write_capture(policies.parent / "after", AFTER)
+    result = run(policies, capture)
+    assert result.exit_code == 3
+    lines = [line for line in result.stdout.splitlines() if line.startswith("  shop/web")]
+    assert lines[:2] == [
+        "  shop/web ingress: peer not in rule in-tcp-80; 15 connections, "
+        "first 2026-03-02 10:00:00Z TCP 80 from shop/Deployment/another",
+        "  shop/web egress: no rule for TCP 443; 10 connections, "
+        "first 2026-03-02 12:00:00Z TCP 443 to 192.0.2.7",
+    ]
+    assert "No policy, so allowed everything: shop/Deployment/cart" in result.stdout
+    assert result.stdout.endswith("does not hold\n")
+
+
+def test_json_and_window(policies: Path) -> None:
+    capture = write_capture(policies.parent / "after", AFTER)
+    found = json.loads(run(policies, capture, "--json").stdout)
+    assert found["holds"] is False
+    assert found["records"] == {"allowed": 3, "denied": 3, "left_out": 1, "uncertain": 0}
+    assert [(one["reason"], one["records"]) for one in found["denied"]] == [
+        ("peer not in rule in-tcp-80", 2),
+        ("no rule for TCP 443", 1),
+    ]
+    assert found["denied"][0]["first_seen"].startswith("2026-03-02T10:00:00")
+    early = run(policies, capture, "--json", "--until", "2026-03-02T09:00:00Z")
+    assert early.exit_code == 0
+    assert json.loads(early.stdout)["denied"] == []
+    assert run(policies, capture, "--since", "2026-03-02T11:30:00Z").exit_code == 3
+
+
+def test_uncertain_is_reported_and_fails_only_when_strict(policies: Path) -> None:
+    rows = [*BEFORE, row("web", "ingress", "TCP", 80, None, at=1)]
+    capture = write_capture(policies.parent / "lost", rows)
+    result = run(policies, capture)
+    assert result.exit_code == 0
+    assert "Uncertain, the record lost who the peer was:\n  shop/web ingress" in result.stdout
+    strict = run(policies, capture, "--strict", "--json")
+    assert strict.exit_code == 3
+    assert json.loads(strict.stdout)["holds"] is False
+
+
+def test_policies_of_another_cluster_do_not_pass_by_doing_nothing(policies: Path) -> None:
+    other = write_capture(policies.parent / "other", [row("cart", "ingress", "TCP", 1, "web")])
+    result = run(policies, other)
+    assert isinstance(result.exception, CaptureError)
+    assert "nothing to verify" in str(result.exception)
+
+
+def test_the_order_of_records_does_not_matter(policies: Path) -> None:
+    from portforge.policy import read_policies
+
+    known = read_policies(policies)
+    one, two = (
+        verify(known, open_capture(write_capture(policies.parent / name, rows))).to_json()
+        for name, rows in (("a", AFTER), ("b", AFTER[::-1]))
+    )
+    assert one == two
