@@ -91,7 +91,7 @@ class Enforcer:
             if (uid := pod_uid(name)) in by_uid and uid is not None
         }
         # What is left of a pod that ended stays under its policy; its address may be another's.
-        ended = self._ended()
+        ended = self.maps.ended()
         living = {c: pod for c, pod in cgroups.items() if c not in ended}
         self._write_addresses(inventory, living)
         if not self._written:
@@ -118,10 +118,6 @@ class Enforcer:
         if used <= known.keys():
             self.maps.remove_policies((policy, len(known[policy].rules)) for policy in used)
 
-    def _ended(self) -> set[int]:
-        keys, values = self.maps.read("pod_names")
-        return {int(k) for k in keys[values["died_ns"] > 0]}
-
     def _write_policies(self, compiled: dict[Workload, CompiledPolicy]) -> int:
         known = self.state.known()
         fresh = 0
@@ -136,7 +132,9 @@ class Enforcer:
             ):
                 self._written[workload] = (self._written[workload][0], policy)
                 continue
-            number = self.maps.write_policy(policy)
+            # Programs loaded anew count from 1, and rows of those before carry the ids known here.
+            used = max((k.policy + len(k.rules) for k in known.values()), default=0)
+            number = self.maps.write_policy(policy, least=used + 1)
             self._written[workload] = (number, policy)
             known[number] = Known(number, policy.rule_ids)
             fresh += 1

@@ -111,7 +111,14 @@ class NodeMaps:
     def fd(self, name: str) -> int:
         """The descriptor of the map ``name``, opened once."""
         if name not in self._fds:
-            fd = libbpf.open_pin(self.folder / "maps" / name)
+            try:
+                fd = libbpf.open_pin(self.folder / "maps" / name)
+            except FileNotFoundError as gone:
+                raise HostError(
+                    "the programs were removed or replaced meanwhile",
+                    place=str(self.folder),
+                    remedy="try again; see: portforge doctor",
+                ) from gone
             kind = MAPS[name]
             if libbpf.map_sizes(fd) != (kind.key.itemsize, kind.value.itemsize):
                 os.close(fd)
@@ -216,10 +223,18 @@ class NodeMaps:
             for k, v in zip(keys, values, strict=True)
         }
 
-    def write_policy(self, policy: CompiledPolicy) -> int:
-        """Write the entries of ``policy`` under a fresh id and return that; nobody uses it yet."""
+    def ended(self) -> set[int]:
+        """Cgroup ids of pods that ended and are not forgotten yet."""
+        keys, values = self.read("pod_names")
+        return {int(k) for k in keys[values["died_ns"] > 0]}
+
+    def write_policy(self, policy: CompiledPolicy, least: int = 1) -> int:
+        """Write the entries of ``policy`` under a fresh id and return that; nobody uses it yet.
+
+        ``least``: the lowest id that may be taken.
+        """
         with self.alone():
-            first = max(self.config()["next_policy"], 1)
+            first = max(self.config()["next_policy"], least)
             self.configure(next_policy=first + 1 + len(policy.rule_ids))
         for peer in policy.peers:
             key = (32 + peer.bits, first + peer.peer_set, np.frombuffer(peer.address, "u1"))

@@ -59,6 +59,7 @@ class State:
 
     def __init__(self, node: str, folder: Path = DEFAULT) -> None:
         self.folder = folder / node
+        self._alone = 0
 
     @property
     def current(self) -> Path:
@@ -67,7 +68,7 @@ class State:
 
     def policies(self) -> list[PortPolicy]:
         """The policies in force; none before the first apply."""
-        if not self.current.exists() or not self.current.read_text().strip():
+        if not self.current.exists() or not self.current.stat().st_size:
             return []
         return read_policies(self.current)
 
@@ -110,7 +111,10 @@ class State:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other processes from changing what this node enforces meanwhile."""
+        """Keep other processes from changing what this node enforces meanwhile; may be nested."""
+        if self._alone:
+            yield
+            return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             held = (self.folder / "lock").open("w")
@@ -120,17 +124,24 @@ class State:
             ) from error
         with held:
             fcntl.flock(held, fcntl.LOCK_EX)
-            yield
+            self._alone += 1
+            try:
+                yield
+            finally:
+                self._alone -= 1
 
     def ids(self) -> str:
         """``ids.json`` as it is; changes with every write of a policy."""
         path = self.folder / "ids.json"
-        return path.read_text() if path.exists() else ""
+        return path.read_text(errors="replace") if path.exists() else ""
 
     def known(self) -> dict[int, Known]:
-        """The policies in the kernel, by id."""
-        known = json.loads(self.ids() or "{}")
-        return {int(k): Known(int(k), tuple(v)) for k, v in known.items()}
+        """The policies in the kernel, by id; none when ``ids.json`` is damaged: it is replaced."""
+        try:
+            known = json.loads(self.ids() or "{}")
+            return {int(k): Known(int(k), tuple(v)) for k, v in known.items()}
+        except (ValueError, TypeError, AttributeError):
+            return {}
 
     def remember(self, known: Iterable[Known]) -> None:
         """Write down which policies are in the kernel; before they are used."""

@@ -9,7 +9,7 @@ import click
 
 from portforge.apply.enforce import approved
 from portforge.cli._node import inventory_option, open_node, reconcile
-from portforge.errors import PolicyError, PortforgeError
+from portforge.errors import PolicyError
 from portforge.policy import Mode, read_policies
 
 EPILOG = """\b
@@ -42,10 +42,11 @@ def command(policies: Path, inventory: Path, mode: str | None) -> None:
     if not read:
         raise PolicyError("no policies here", place=str(policies), remedy="give a file or folder")
     ready = approved(read, Mode(mode.capitalize()) if mode else None, datetime.now(UTC))
-    with open_node(inventory) as node:
+    # Alone throughout: going back must not undo what another apply changed meanwhile.
+    with open_node(inventory) as node, node.state.alone():
         node.state.change(ready)
         try:
             reconcile(node)
-        except PortforgeError:
-            node.state.back()  # the kernel has kept what it had
+        except BaseException:
+            node.state.back()  # the kernel keeps what it had, or the recorder brings it back
             raise

@@ -23,7 +23,7 @@ Exit codes: 0 rolled back; 1 nothing to roll back to; 4 no recorder here.
 @click.option("--all", "everything", is_flag=True, help="Back to before the first apply.")
 def command(inventory: Path, everything: bool) -> None:
     """Undo the last apply on this node; called again, the one before it."""
-    with open_node(inventory) as node:
+    with open_node(inventory) as node, node.state.alone():
         policies = node.state.back()
         while everything and node.state.history():
             policies = node.state.back()

@@ -78,6 +78,29 @@ def test_ids_are_remembered_whole(state: State) -> None:
     assert state.ids() != before
 
 
+@pytest.mark.parametrize("damaged", [b"\xff\xfe", b"{", b"[]", b'{"a": []}', b'{"1": 2}'])
+def test_damaged_ids_are_no_ids_and_are_replaced(state: State, damaged: bytes) -> None:
+    state.remember([Known(1, ("in",))])
+    (state.folder / "ids.json").write_bytes(damaged)
+    assert state.known() == {}
+    state.remember([Known(2, ("in",))])
+    assert state.known() == {2: Known(2, ("in",))}
+
+
+def test_policies_that_are_no_text_are_said_plainly(state: State) -> None:
+    state.change([policy()])
+    state.current.write_bytes(b"\xff\xfe")
+    with pytest.raises(PortforgeError, match=r"current\.yaml"):
+        state.policies()
+
+
+def test_the_lock_may_be_nested(state: State) -> None:
+    with state.alone():
+        with state.alone():
+            state.change([policy()])
+        assert state.policies()
+
+
 def test_nodes_do_not_share_a_state(state: State, tmp_path: Path) -> None:
     state.change([policy()])
     assert State("node-b", tmp_path).policies() == []
