@@ -29,13 +29,15 @@ def command(as_json: bool, clean: str | None) -> None:
     console = Console(highlight=False, markup=False)
     try:
         from portforge_recorder import doctor, load
+        from portforge_recorder.only import only_recorder
     except ImportError as missing:
         console.print(f"✗ node agent: {missing.name} is missing; pip install 'portforge[node]'")
         sys.exit(4)
     if clean:
-        pins = load.versions(clean)
-        for folder in pins:
-            load.remove(folder)
+        with only_recorder(clean):  # one that runs would record nothing and not know
+            pins = load.versions(clean)
+            for folder in pins:
+                load.remove(folder)
         console.print(f"{len(pins)} sets of programs removed: {clean} enforces nothing now.")
         return
     checks = []

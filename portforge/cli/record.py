@@ -84,6 +84,7 @@ def command(
             interval=interval,
             max_seconds=rotate,
             on_tick=show,
+            unload=unload,
         )
         recorder.handle_signals()
         timer = Timer(seconds or 0, recorder.stop.set)
@@ -94,7 +95,4 @@ def command(
             recorder.run()
         finally:
             timer.cancel()
-            if unload:
-                for pins in load.versions(node):
-                    load.remove(pins)
     console.print(f"{node}: {connections:,} connections in {rows:,} rows, {losses:,} lost.")

@@ -18,17 +18,18 @@ import numpy as np
 import pyarrow as pa
 
 from portforge.apply.cgroups import pod_uid
-from portforge.apply.enforce import Enforcer
+from portforge.apply.enforce import Applied, Enforcer
 from portforge.apply.inventory import Inventory, Pod
 from portforge.apply.layout import KERNEL_LOSSES
 from portforge.apply.node import Drained, NodeMaps, Rows
 from portforge.apply.state import State
-from portforge.errors import PortforgeError
+from portforge.errors import HostError, PortforgeError
 from portforge.schema import FLOW_SCHEMA, LossReason
 from portforge_recorder.attribute import attribute
 from portforge_recorder.identity import IdentitySource
 from portforge_recorder.load import Sizes, detach, load, remove, versions
 from portforge_recorder.mark import Mark, Told
+from portforge_recorder.only import only_recorder
 from portforge_recorder.snapshot import register
 from portforge_recorder.writer import Writer, loss_table
 
@@ -52,7 +53,7 @@ class Tick:
     losses: int
     pods: int
     problem: PortforgeError | None = None
-    """What could not be written, or an inventory that could not be read."""
+    """What could not be written, read, put in force or registered; the gravest."""
 
 
 @dataclass
@@ -65,6 +66,7 @@ class Recorder:
     capture: folder of the capture.
     kubepods: this node's own kubepods cgroup.
     interval: seconds between drains; also how often a long connection is recorded.
+    unload: at the end take the programs out: nothing is enforced then.
     """
 
     source: IdentitySource
@@ -74,18 +76,27 @@ class Recorder:
     max_seconds: float = 300.0
     sizes: Sizes = field(default_factory=Sizes)
     state_folder: Path | None = None
+    unload: bool = False
     on_tick: Callable[[Tick], None] = lambda _: None
     stop: Event = field(default_factory=Event)
 
     def run(self) -> None:
-        """Load or adopt, then loop. Flushes at the end; what is pinned stays.
+        """Load or adopt, then loop. Flushes at the end; what is pinned stays, unless ``unload``.
 
         Raises
         ------
-        HostError: the host cannot do it.
+        HostError: the host cannot do it, or another recorder of this node is running.
         PortforgeError: the inventory or the capture cannot be used.
         """
         inventory = self.source.inventory()
+        with only_recorder(inventory.node):
+            try:
+                self._run(inventory)
+            finally:
+                for pins in versions(inventory.node) if self.unload else ():
+                    remove(pins)
+
+    def _run(self, inventory: Inventory) -> None:
         self._writer = Writer(
             self.capture, inventory.cluster, inventory.node, max_seconds=self.max_seconds
         )
@@ -107,32 +118,41 @@ class Recorder:
         if maps.config()["active"] & _HALTED:
             # A newer version was about to take over and died.
             maps.configure(active=maps.config()["active"] & 1)
-        register(maps, self.kubepods)
+        self._unregistered = register(maps, self.kubepods).problem
         self._inventory = inventory
         self._departed: dict[str, Pod] = {}
-        """Pods that the inventory no longer has and whose last rows are not drained yet."""
-        self._problem: PortforgeError | None = None
-        self._applied = enforcer.reconcile(inventory)
+        """Pods that the inventory no longer has and that still run or have rows to be drained."""
+        self._departed_before: set[str] = set()
+        """Which of them had left already at the last drain."""
+        self._unread: PortforgeError | None = None
+        self._unapplied: PortforgeError | None = None
+        replaced = [old for old in versions(inventory.node) if old != folder]
+        self._applied = Applied(0, 0, ())
+        if replaced:
+            # Those enforce until these do.
+            self._applied = enforcer.reconcile(inventory)
+        else:
+            self._reconcile(enforcer)
         self._mark = Mark(self.capture, inventory.cluster, inventory.node, folder)
         self._told = self._mark.read(self._writer.epoch, len(KERNEL_LOSSES))
         self._listeners_told = 0
-        for old in versions(inventory.node):
-            if old != folder:
-                self._replace(old, maps, state)
+        for old in replaced:
+            self._replace(old, maps, state)
         due = time.monotonic()
         snapshot_due = due + _SNAPSHOT_SECONDS
         seen: object = None
         while not self.stop.is_set():
-            now = (self._look(), maps.pod_names().keys(), state.ids())
-            if now != seen:
+            pods = maps.pod_names().keys()
+            if (self._look(), pods, state.ids()) != seen:
                 self._reconcile(enforcer)
-                seen = (self._inventory, maps.pod_names().keys(), state.ids())
+                # The pods as of before: one that came meanwhile is seen next time.
+                seen = (self._inventory, pods, state.ids())
             if time.monotonic() >= due:
                 self._reconcile(enforcer)  # rules expire
                 self._drain(maps, state)
                 due = max(due + self.interval, time.monotonic())
             if time.monotonic() >= snapshot_due:
-                register(maps, self.kubepods)
+                self._unregistered = register(maps, self.kubepods).problem
                 snapshot_due += _SNAPSHOT_SECONDS
             self.stop.wait(min(_LOOK_SECONDS, max(due - time.monotonic(), 0.0)))
         self._look()
@@ -150,7 +170,7 @@ class Recorder:
                     self._drain(before, state)
         except (PortforgeError, OSError):
             now = datetime.now(UTC)
-            loss = (LossReason.PROGRAMS_REPLACED, self._told.at, now, 1)
+            loss = (LossReason.PROGRAMS_REPLACED, min(self._told.at, now), now, 1)
             lost = loss_table(self._inventory.node, [loss])
             self._writer.add(FLOW_SCHEMA.empty_table(), lost, maps.config()["epoch"])
         remove(old)
@@ -186,18 +206,37 @@ class Recorder:
             if inventory is not self._inventory:
                 now = {pod.uid for pod in inventory.pods}
                 self._departed |= {p.uid: p for p in self._inventory.pods if p.uid not in now}
+                for uid in now & self._departed.keys():
+                    del self._departed[uid]
             self._inventory = inventory
-            self._problem = None
+            self._unread = None
         except PortforgeError as problem:
-            self._problem = problem
+            self._unread = problem
         return self._inventory
 
     def _reconcile(self, enforcer: Enforcer) -> None:
-        """Make the kernel agree; what is enforced stays when the policies cannot be read."""
+        """Make the kernel agree; what is enforced stays when the policies cannot be read.
+
+        A pod that still runs keeps its policy though the inventory has it no longer: the API
+        server forgets a pod that is deleted by force before its containers end.
+        """
         try:
-            self._applied = enforcer.reconcile(self._inventory)
+            inventory = self._inventory
+            if self._departed:
+                names, ended = enforcer.maps.pod_names(), enforcer.maps.ended()
+                alive = {pod_uid(name) for cgroup, name in names.items() if cgroup not in ended}
+                kept = [p for p in self._departed.values() if p.uid in alive]
+                inventory = replace(inventory, pods=(*kept, *inventory.pods))
+            self._applied = enforcer.reconcile(inventory)
+            self._unapplied = None
         except PortforgeError as problem:
-            self._problem = problem
+            self._unapplied = problem
+        except OSError as error:
+            self._unapplied = HostError(
+                f"the policies are not in force ({error.strerror or error})",
+                place=str(enforcer.state.folder),
+                remedy="it is tried again by itself; see: portforge doctor",
+            )
 
     def _drain(self, maps: NodeMaps, state: State) -> None:
         drained = maps.drain()
@@ -231,6 +270,7 @@ class Recorder:
         if self._writer.epoch == drained.epoch:
             self._mark.durable = told
         self._forget_dead(maps, boot)
+        self._forget_departed(maps)
         self.on_tick(
             Tick(
                 now,
@@ -238,7 +278,7 @@ class Recorder:
                 int(drained.values["connections"].sum()),
                 sum(losses.column("count").to_pylist()),
                 self._applied.pods,
-                self._writer.problem or self._problem,
+                self._writer.problem or self._unread or self._unapplied or self._unregistered,
             )
         )
 
@@ -255,7 +295,8 @@ class Recorder:
 
     def _losses(self, told: Told, unattributed: int) -> pa.Table:
         """Rows for what the kernel and attribution lost since the last drain."""
-        since, now = self._told.at, told.at
+        # A clock that was set back must not make an interval that no reader takes.
+        since, now = min(self._told.at, told.at), told.at
         found = [
             (reason, since, now, after - earlier)
             for reason, earlier, after in zip(
@@ -269,6 +310,13 @@ class Recorder:
             down = int((now - since).total_seconds())
             found.append((LossReason.RECORDER_DOWN, since, now, down))
         return loss_table(self._inventory.node, found)
+
+    def _forget_departed(self, maps: NodeMaps) -> None:
+        """Pods that ran elsewhere: their address may be another's, once their rows are written."""
+        here = {pod_uid(name) for name in maps.pod_names().values()}
+        for uid in self._departed_before - here:
+            self._departed.pop(uid, None)
+        self._departed_before = set(self._departed)
 
     def _forget_dead(self, maps: NodeMaps, boot: int) -> None:
         """Take pods out that ended two drains ago: their last rows are written."""

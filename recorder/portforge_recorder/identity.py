@@ -144,6 +144,10 @@ def _parse(text: str, path: Path) -> Inventory:
         raise PortforgeError(
             f"not YAML: {what}", place=f"{path}{line}", remedy="correct the file"
         ) from error
+    except (ValueError, RecursionError) as error:  # such as a date with month 99
+        raise PortforgeError(
+            f"not YAML: {error}", place=str(path), remedy="correct the file; quote what is text"
+        ) from error
     try:
         file = _File.model_validate(content)
     except ValidationError as error:

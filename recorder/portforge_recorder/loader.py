@@ -2,7 +2,7 @@
 
 Needs nothing but the standard library and bcc. Reads one JSON object on standard input:
 ``sources`` (files, joined in this order), ``flags``, ``headers`` (folder), ``programs``
-({name: [type, attach type]}), ``maps`` (names), ``sockets`` and ``folder`` (where to pin).
+({name: [type, attach type]}), ``maps`` (names) and ``folder`` (where to pin).
 Answers with one line of JSON; the compiler's complaints go to standard error.
 """
 

@@ -21,6 +21,7 @@ from pyroute2 import DiagSocket
 
 from portforge.apply.cgroups import pod_uid
 from portforge.apply.node import NodeMaps
+from portforge.errors import HostError
 
 __all__ = ["Snapshot", "register"]
 
@@ -38,11 +39,12 @@ class _Listener(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """How much was found."""
+    """How much was found. ``problem``: what did not fit into the kernel's maps."""
 
     pods: int
     namespaces: int
     listeners: int
+    problem: HostError | None = None
 
 
 def _pods(kubepods: Path) -> Iterator[Path]:
@@ -144,16 +146,25 @@ def register(maps: NodeMaps, kubepods: Path) -> Snapshot:
     owners: dict[int, int] = {}
     namespaces: dict[int, tuple[Path, int]] = {}
     pods = 0
+    full: list[HostError] = []
+
+    def put(name: str, key: object, value: object) -> None:
+        """What finds no room stays unregistered; the rest, and ``ready``, must not wait for it."""
+        try:
+            maps.put(name, key, value)
+        except HostError as problem:
+            full.append(problem)
+
     # The recorder runs in its node's own namespace: what happens there belongs to no pod, not even
     # to one that shares it.
     host = Path("/proc/self/ns/net").stat().st_ino
-    maps.put("namespaces", _cookie(), 0)
+    put("namespaces", _cookie(), 0)
     for pod in _pods(kubepods):
         with suppress(FileNotFoundError):
             cgroup = pod.stat().st_ino
             if maps.get("pods", cgroup) is None:
-                maps.put("pod_names", cgroup, (pod.name.encode(), 0, 0))
-                maps.put("pods", cgroup, (0, 0, 0, 0, 0))
+                put("pod_names", cgroup, (pod.name.encode(), 0, 0))
+                put("pods", cgroup, (0, 0, 0, 0, 0))
             pods += 1
             owners[cgroup] = cgroup
             owners |= {g.stat().st_ino: cgroup for g in pod.rglob("*") if g.is_dir()}
@@ -165,24 +176,26 @@ def register(maps: NodeMaps, kubepods: Path) -> Snapshot:
     for number, (place, cgroup) in namespaces.items():
         cookie = _inside(place, _cookie)
         if cookie is not None:
-            maps.put("namespaces", cookie, 0 if number == host else cgroup)
+            put("namespaces", cookie, 0 if number == host else cgroup)
         found |= _inside(place, lambda: _listeners(owners)) or set()
-    _write_listeners(maps, found, now)
+    _write_listeners(maps, put, found, now)
     with maps.alone():
         config = maps.config()
         if not config["ready"]:
             maps.configure(ready=1, generation=config["generation"] + 1)
-    return Snapshot(pods, len(namespaces), len(found))
+    return Snapshot(pods, len(namespaces), len(found), full[0] if full else None)
 
 
-def _write_listeners(maps: NodeMaps, found: set[_Listener], now: int) -> None:
+def _write_listeners(
+    maps: NodeMaps, put: Callable[[str, object, object], None], found: set[_Listener], now: int
+) -> None:
     keys, values = maps.read("listeners")
     known = {
         _Listener(int(k["cgroup"]), int(k["port"]), int(k["protocol"]), bool(k["scope"])): v
         for k, v in zip(keys, values, strict=True)
     }
     for one in found - set(known):
-        maps.put("listeners", (one.cgroup, one.port, one.protocol, one.loopback, 0), (0, 1, now))
+        put("listeners", (one.cgroup, one.port, one.protocol, one.loopback, 0), (0, 1, now))
     for one, value in known.items():
         if value["snapshot"] and not value["live"] and one not in found:
             maps.remove("listeners", (one.cgroup, one.port, one.protocol, one.loopback, 0))

@@ -145,3 +145,10 @@ def test_missing_or_binary_file(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(PortforgeError, match="UTF-8"):
         StaticSource(tmp_path / "binary.yaml").inventory()
+
+
+@pytest.mark.parametrize("content", ["cluster: 2026-99-99\n", "cluster: !!int abc\n", "[" * 3000])
+def test_what_the_yaml_reader_itself_trips_over(file: Path, content: str) -> None:
+    file.write_text(content)
+    with pytest.raises(PortforgeError, match=r"inventory\.yaml: not YAML"):
+        StaticSource(file).inventory()
