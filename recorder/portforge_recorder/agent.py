@@ -79,6 +79,7 @@ class Recorder:
     unload: bool = False
     on_tick: Callable[[Tick], None] = lambda _: None
     stop: Event = field(default_factory=Event)
+    _signalled: bool = field(default=False, init=False)
 
     def run(self) -> None:
         """Load or adopt, then loop. Flushes at the end; what is pinned stays, unless ``unload``.
@@ -109,8 +110,13 @@ class Recorder:
 
     def handle_signals(self) -> None:
         """Let SIGTERM and SIGINT end the loop instead of the process."""
+
+        def note(*_: object) -> None:
+            # Not stop.set(): this may interrupt stop.wait(), which holds the lock that it takes.
+            self._signalled = True
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self.stop.set())
+            signal.signal(number, note)
 
     def _loop(self, maps: NodeMaps, inventory: Inventory, folder: Path) -> None:
         state = State(inventory.node, *([self.state_folder] if self.state_folder else []))
@@ -155,6 +161,8 @@ class Recorder:
                 self._unregistered = register(maps, self.kubepods).problem
                 snapshot_due += _SNAPSHOT_SECONDS
             self.stop.wait(min(_LOOK_SECONDS, max(due - time.monotonic(), 0.0)))
+            if self._signalled:
+                self.stop.set()
         self._look()
         self._drain(maps, state)
 
