@@ -75,7 +75,7 @@ class State:
     def history(self) -> list[Path]:
         """What was in force before each change, oldest first."""
         changes = (self.folder / "history").glob("*.yaml")
-        return sorted(changes, key=lambda path: int(path.stem))
+        return sorted((c for c in changes if c.stem.isdecimal()), key=lambda path: int(path.stem))
 
     def change(self, policies: Iterable[PortPolicy]) -> None:
         """Put ``policies`` in force; what was is kept in the history."""

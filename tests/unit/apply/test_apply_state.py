@@ -94,6 +94,12 @@ def test_policies_that_are_no_text_are_said_plainly(state: State) -> None:
         state.policies()
 
 
+def test_a_file_of_somebody_else_is_no_history(state: State) -> None:
+    state.change([policy()])
+    (state.folder / "history" / "notes.yaml").write_text("")
+    assert [path.name for path in state.history()] == ["0001.yaml"]
+
+
 def test_the_lock_may_be_nested(state: State) -> None:
     with state.alone():
         with state.alone():
