@@ -82,6 +82,20 @@ class Enforcer:
             finally:
                 self._ids = self.state.ids()
 
+    def lift(self) -> int:
+        """Take every pod from under its policy, whatever is known of it; how many pods.
+
+        For when nothing is to be in force any more. Needs no inventory.
+        """
+        with self.state.alone():
+            pods, _ = self.maps.read("pods")
+            for pod in pods:
+                self.maps.assign(int(pod), 0, None)
+            self.maps.rejudge()
+            self.maps.remove_policies(())
+            self._written.clear()
+            return len(pods)
+
     def _reconcile(self, inventory: Inventory, now: datetime) -> Applied:
         compiled = compile_policies(self.state.policies(), inventory, now)
         by_uid = {pod.uid: pod for pod in inventory.pods if not pod.host_network}

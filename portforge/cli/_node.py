@@ -27,11 +27,11 @@ class OpenNode(NamedTuple):
     state: State
 
 
-def inventory_option(command: _Command) -> _Command:
+def inventory_option(command: _Command, required: bool = True) -> _Command:
     """``--inventory FILE``, or the environment's PORTFORGE_INVENTORY."""
     return click.option(
         "--inventory",
-        required=True,
+        required=required,
         envvar="PORTFORGE_INVENTORY",
         show_envvar=True,
         type=click.Path(path_type=Path),

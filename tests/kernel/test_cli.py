@@ -111,6 +111,24 @@ def test_what_is_not_approved_or_was_changed_is_refused(terminal: Terminal) -> N
     assert terminal.modes()["Deployment/caller"] == "Enforce"
 
 
+def test_everything_is_lifted_without_an_inventory(bed: Bed, terminal: Terminal) -> None:
+    folder = terminal.policies(policy("caller", Mode.ENFORCE, egress=[rule("TCP", 7300)]))
+    terminal("approve", folder, "--by", "t", "--insufficient-evidence-accepted")
+    assert terminal("apply", folder).returncode == 0
+    assert terminal.modes()["Deployment/caller"] == "Enforce"
+    unreadable = dict(terminal.environment, PORTFORGE_INVENTORY="/nowhere.yaml")
+    done = subprocess.run(
+        [str(PORTFORGE), "rollback", "--node", bed.node.name, "--all"],
+        env=unreadable,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert terminal.modes()["Deployment/caller"] is None
+    assert not len(bed.maps.read("rules")[0])
+
+
 def test_a_node_without_a_recorder_says_what_to_start(terminal: Terminal) -> None:
     inventory = Path(terminal.environment["PORTFORGE_INVENTORY"])
     other = inventory.with_name("other.yaml")
