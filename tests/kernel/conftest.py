@@ -38,3 +38,10 @@ def pods(standing: Bed) -> tuple[Pod, Pod]:
     """Two pods on the standing bed: one that asks, one that answers."""
     pod = standing.node.pod
     return pod("t", "Deployment", "asks"), pod("t", "Deployment", "answers")
+
+
+def pytest_report_header() -> str | None:
+    """Say aloud that the kernel is left out."""
+    if not collect_ignore_glob:
+        return None
+    return "PORTFORGE_WITHOUT_KERNEL=1: NO KERNEL TEST IS RUN"
