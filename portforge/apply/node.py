@@ -22,7 +22,7 @@ from portforge.apply import layout, libbpf
 from portforge.apply.compile import CompiledPolicy
 from portforge.errors import HostError
 
-__all__ = ["BPFFS", "MAPS", "Drained", "MapLayout", "NodeMaps", "find_pins"]
+__all__ = ["BPFFS", "MAPS", "Drained", "MapLayout", "NodeMaps", "find_pins", "pin_home"]
 
 BPFFS = Path("/sys/fs/bpf")
 Rows = npt.NDArray[np.void]
@@ -64,16 +64,25 @@ class Drained:
     values: Rows
 
 
-def find_pins(node: str, bpffs: Path = BPFFS) -> Path:
+def pin_home(node: str) -> Path:
+    """The folder for everything pinned for ``node``. bpffs takes no dots in names.
+
+    >>> pin_home("ip-10-0-0-1.internal").name
+    'ip-10-0-0-1_internal'
+    """
+    return BPFFS / "portforge" / re.sub(r"[^A-Za-z0-9-]", "_", node)
+
+
+def find_pins(node: str) -> Path:
     """The folder where the programs of ``node`` are pinned.
 
     Raises
     ------
     HostError: nothing is pinned there, or it may not be read.
     """
-    folder = bpffs / "portforge" / re.sub(r"[^A-Za-z0-9-]", "_", node)
+    folder = pin_home(node)
     try:
-        # bpffs takes no dots in names, and newer programs lie in a folder of their own.
+        # Newer programs lie in a folder of their own.
         versions = sorted(folder.iterdir(), key=lambda p: p.stat().st_mtime)
     except FileNotFoundError:
         versions = []

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from portforge.apply import libbpf
 from portforge.apply.btf import KernelTypes
-from portforge.apply.node import BPFFS, MAPS, NodeMaps
+from portforge.apply.node import BPFFS, MAPS, NodeMaps, pin_home
 from portforge.errors import HostError
 
 __all__ = [
@@ -188,13 +187,9 @@ def _offsets() -> dict[str, int]:
     }
 
 
-def _home(node: str) -> Path:
-    return BPFFS / "portforge" / re.sub(r"[^A-Za-z0-9-]", "_", node)
-
-
 def versions(node: str) -> list[Path]:
     """Every set of pins of ``node``, complete or not."""
-    home = _home(node)
+    home = pin_home(node)
     return sorted(home.iterdir()) if home.exists() else []
 
 
@@ -258,7 +253,7 @@ def load(node: str, kubepods: Path, sizes: Sizes = Sizes(), flush_seconds: float
     defines |= {k: str(v) for k, v in _offsets().items()}
     identity = kubepods.stat().st_ino
     seed = json.dumps([defines, identity]) + "".join(f.read_text() for f in files)
-    folder = _home(node) / ("v" + hashlib.sha256(seed.encode()).hexdigest()[:16])
+    folder = pin_home(node) / ("v" + hashlib.sha256(seed.encode()).hexdigest()[:16])
     if (folder / "links" / "on_egress").exists():
         return folder
     if folder.exists():

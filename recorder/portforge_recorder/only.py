@@ -5,11 +5,11 @@ would end what the other enforces. The kernel frees the lock with the process th
 from __future__ import annotations
 
 import fcntl
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from portforge.apply.node import pin_home
 from portforge.errors import HostError
 
 __all__ = ["only_recorder"]
@@ -23,7 +23,7 @@ def only_recorder(node: str) -> Iterator[None]:
     ------
     HostError: another is, or the lock may not be made.
     """
-    lock = Path("/run/lock") / f"portforge-recorder-{re.sub(r'[^A-Za-z0-9-]', '_', node)}"
+    lock = Path("/run/lock") / f"portforge-recorder-{pin_home(node).name}"
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         held = lock.open("w")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -101,10 +102,11 @@ class Place:
         return lost[lost.reason != "unplaced"]
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    with Node(f"agent-{os.getpid()}") as node:
-        ready = Place(node, tmp_path)
+@contextmanager
+def make_place(name: str, folder: Path) -> Iterator[Place]:
+    """A place whose recorders end and whose pins go, also after a failure."""
+    with Node(f"{name}-{os.getpid()}") as node:
+        ready = Place(node, folder)
         try:
             yield ready
         finally:
@@ -113,6 +115,12 @@ def place(tmp_path: Path) -> Iterator[Place]:
                 process.communicate(timeout=10)
             for pins in versions(node.name):
                 remove(pins)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with make_place("agent", tmp_path) as ready:
+        yield ready
 
 
 def until(holds: Callable[[], object], seconds: float = 20) -> None:

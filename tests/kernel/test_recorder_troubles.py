@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,30 +11,21 @@ import pytest
 
 from portforge.apply.node import NodeMaps, find_pins
 from portforge.apply.state import Known
-from portforge.demo.pods import Node
 from portforge.errors import HostError
 from portforge_recorder.agent import Recorder, Tick
 from portforge_recorder.identity import StaticSource
-from portforge_recorder.load import Sizes, remove, versions
+from portforge_recorder.load import Sizes, versions
 from portforge_recorder.mark import Told
 
 from .enforcing import policy, rule, standing_bed
 from .talk import TCP_SERVER, start
-from .test_agent import Place, end, until
+from .test_agent import Place, end, make_place, until
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    with Node(f"trouble-{os.getpid()}") as node:
-        ready = Place(node, tmp_path)
-        try:
-            yield ready
-        finally:
-            for process in ready.running:
-                process.kill()
-                process.communicate(timeout=10)
-            for pins in versions(node.name):
-                remove(pins)
+    with make_place("trouble", tmp_path) as ready:
+        yield ready
 
 
 def recorder(place: Place, capture: str = "capture", sizes: Sizes = Sizes()) -> Recorder:
