@@ -7,6 +7,7 @@
     ├── PolicyError             a policy file that cannot be used; carries every problem found
     ├── ApprovalError           not approved, expired, or the digest does not match
     ├── HostError        (4)    this host lacks a kernel feature, a package or a permission
+    ├── ClusterError     (5)    the cluster cannot be reached, or refuses
     └── WriteError              the disk is full or the target cannot be written
 
 Each message says what was wrong, where, and what to do about it.
@@ -20,6 +21,7 @@ from __future__ import annotations
 __all__ = [
     "ApprovalError",
     "CaptureError",
+    "ClusterError",
     "HostError",
     "PolicyError",
     "PortforgeError",
@@ -67,6 +69,19 @@ class HostError(PortforgeError):
     """This host cannot do it: kernel feature, package or permission missing."""
 
     exit_code = 4
+
+
+class ClusterError(PortforgeError):
+    """The cluster's API server cannot be reached, or does not allow it.
+
+    ``status`` is the HTTP status of its answer, 0 where there was none.
+    """
+
+    exit_code = 5
+
+    def __init__(self, problem: str, *, place: str = "", remedy: str = "", status: int = 0) -> None:
+        super().__init__(problem, place=place, remedy=remedy)
+        self.status = status
 
 
 class WriteError(PortforgeError):
