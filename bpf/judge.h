@@ -79,6 +79,10 @@ static __always_inline int judge(struct pf_question *q)
 		return 0;
 	/* Read once: an entry that was replaced is soon used again, for another pod. */
 	pod.whole = *found;
+	if (pod.is.unknown) {
+		q->verdict = PF_DENIED;
+		return 0;
+	}
 	if (!pod.is.policy || pod.is.mode == PF_RECORD)
 		return 0;
 	q->keep = pod.is.established == PF_KEEP;

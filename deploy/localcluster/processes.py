@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["ClusterProblem", "Processes", "until"]
+__all__ = ["LocalClusterError", "Processes", "until"]
 
 
-class ClusterProblem(Exception):
+class LocalClusterError(Exception):
     """The local cluster cannot be built, started or stopped, with the reason."""
 
 
@@ -29,7 +29,7 @@ def until(what: str, check: Callable[[], object], seconds: float = 60, each: flo
             output = getattr(error, "stderr", "") or ""
             last = f": {error} {output}".rstrip()
         time.sleep(each)
-    raise ClusterProblem(f"waited {seconds:.0f} s in vain for {what}{last}")
+    raise LocalClusterError(f"waited {seconds:.0f} s in vain for {what}{last}")
 
 
 class Processes:
@@ -42,7 +42,7 @@ class Processes:
     def start(self, name: str, command: Sequence[str | Path], **environment: str) -> int:
         """Start ``command`` in a session of its own and remember its pid."""
         if self.running(name):
-            raise ClusterProblem(f"{name} runs already (pid {self.pid(name)})")
+            raise LocalClusterError(f"{name} runs already (pid {self.pid(name)})")
         with self.log(name).open("ab") as log:
             process = subprocess.Popen(
                 [str(part) for part in command],

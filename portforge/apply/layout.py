@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,7 @@ __all__ = [
     "KERNEL_LOSSES",
     "LISTENER",
     "LISTENER_KEY",
+    "MAPS",
     "PEER",
     "PEER_KEY",
     "POD",
@@ -31,8 +33,10 @@ __all__ = [
     "PROTOCOLS",
     "RULE",
     "RULE_KEY",
+    "UID",
     "Direction",
     "Established",
+    "MapLayout",
     "Mode",
     "Restrict",
     "Scope",
@@ -135,9 +139,10 @@ POD = np.dtype(
         ("mode", "u1"),
         ("established", "u1"),
         ("restricted", "u1"),
-        ("unused", "u1"),
+        ("unknown", "u1"),
     ]
 )
+UID = np.dtype([("text", "S36")])
 POD_NAME = np.dtype([("name", "S128"), ("born_ns", "u8"), ("died_ns", "u8")])
 RULE_KEY = np.dtype(
     [
@@ -166,8 +171,38 @@ CONFIG = np.dtype(
         ("ready", "u4"),
         ("epoch", "u4"),
         ("next_policy", "u4"),
+        ("closed", "u4"),
+        ("unused", "u4"),
     ]
 )
+
+
+class MapLayout(NamedTuple):
+    """Key and value of a map."""
+
+    key: np.dtype[Any]
+    value: np.dtype[Any]
+
+
+_U4, _U8 = np.dtype("u4"), np.dtype("u8")
+_FLOWS = MapLayout(FLOW_KEY, FLOW)
+MAPS: dict[str, MapLayout] = {
+    "config": MapLayout(_U4, CONFIG),
+    "losses": MapLayout(_U4, _U8),
+    "flows_0": _FLOWS,
+    "flows_1": _FLOWS,
+    "ports_0": _FLOWS,
+    "ports_1": _FLOWS,
+    "pods": MapLayout(_U8, POD),
+    "pod_names": MapLayout(_U8, POD_NAME),
+    "expected": MapLayout(UID, POD),
+    "namespaces": MapLayout(_U8, _U8),
+    "addresses": MapLayout(ADDRESS, _U8),
+    "listeners": MapLayout(LISTENER_KEY, LISTENER),
+    "rules": MapLayout(RULE_KEY, RULE),
+    "peers": MapLayout(PEER_KEY, PEER),
+}
+"""Every map that user space reads or writes, by the name it is pinned under."""
 
 
 def packed_address(text: str) -> bytes:

@@ -22,7 +22,10 @@ __all__ = [
     "clear",
     "delete",
     "detach",
+    "insert",
+    "link_attached",
     "lookup",
+    "map_id",
     "map_sizes",
     "open_pin",
     "opened",
@@ -34,6 +37,7 @@ __all__ = [
 
 _BATCH = 8192
 _MEMBARRIER_CMD_GLOBAL = 1
+_BPF_NOEXIST, _BPF_LINK_TYPE_CGROUP = 1, 3
 _SYS_MEMBARRIER = {"x86_64": 324, "aarch64": 283}
 
 
@@ -105,17 +109,43 @@ def lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
     return value.raw
 
 
-def map_sizes(fd: int) -> tuple[int, int]:
-    """Bytes of a key and of a value. The kernel opens a pinned map of any size without a word."""
+def _info(fd: int) -> list[int]:
+    """The first words of ``struct bpf_map_info`` or ``bpf_link_info``."""
     info = (c.c_uint32 * 32)()
     length = c.c_uint32(c.sizeof(info))
-    _done(_lib().bpf_obj_get_info_by_fd(fd, info, c.byref(length)), "map info")
-    return info[2], info[3]  # struct bpf_map_info: type, id, key_size, value_size
+    _done(_lib().bpf_obj_get_info_by_fd(fd, info, c.byref(length)), "object info")
+    return list(info)
+
+
+def map_sizes(fd: int) -> tuple[int, int]:
+    """Bytes of a key and of a value. The kernel opens a pinned map of any size without a word."""
+    _, _, key, value = _info(fd)[:4]  # struct bpf_map_info: type, id, key_size, value_size
+    return key, value
+
+
+def map_id(fd: int) -> int:
+    """The number of the map in the kernel."""
+    return _info(fd)[1]
+
+
+def link_attached(fd: int) -> bool:
+    """False: detached by hand, or its cgroup was removed. Tracepoints stay."""
+    kind, _, _, _, low, high = _info(fd)[:6]  # type, id, prog_id, padding, cgroup_id
+    return kind != _BPF_LINK_TYPE_CGROUP or bool(low or high)
 
 
 def update(fd: int, key: bytes, value: bytes) -> None:
     """Set ``key`` to ``value``, whether or not it was there."""
     _done(_lib().bpf_map_update_elem(fd, key, value, c.c_uint64(0)), "update")
+
+
+def insert(fd: int, key: bytes, value: bytes) -> bool:
+    """Set ``key`` to ``value``; False when it was there, which stays."""
+    result = _lib().bpf_map_update_elem(fd, key, value, c.c_uint64(_BPF_NOEXIST))
+    if result < 0 and errno.EEXIST in (-result, c.get_errno()):
+        return False
+    _done(result, "insert")
+    return True
 
 
 def delete(fd: int, key: bytes) -> bool:

@@ -9,50 +9,35 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from portforge.apply import layout, libbpf
 from portforge.apply.compile import CompiledPolicy
+from portforge.apply.layout import MAPS
 from portforge.errors import HostError
 
-__all__ = ["BPFFS", "MAPS", "Drained", "MapLayout", "NodeMaps", "find_pins", "pin_home"]
+__all__ = [
+    "BPFFS",
+    "MAPS",
+    "Drained",
+    "NodeMaps",
+    "PodEntry",
+    "find_pins",
+    "pin_home",
+    "pod_entry",
+]
 
 BPFFS = Path("/sys/fs/bpf")
 Rows = npt.NDArray[np.void]
-
-
-class MapLayout(NamedTuple):
-    """Key and value of a map."""
-
-    key: np.dtype[Any]
-    value: np.dtype[Any]
-
-
-_U4, _U8 = np.dtype("u4"), np.dtype("u8")
-_FLOWS = MapLayout(layout.FLOW_KEY, layout.FLOW)
-MAPS: dict[str, MapLayout] = {
-    "config": MapLayout(_U4, layout.CONFIG),
-    "losses": MapLayout(_U4, _U8),
-    "flows_0": _FLOWS,
-    "flows_1": _FLOWS,
-    "ports_0": _FLOWS,
-    "ports_1": _FLOWS,
-    "pods": MapLayout(_U8, layout.POD),
-    "pod_names": MapLayout(_U8, layout.POD_NAME),
-    "namespaces": MapLayout(_U8, _U8),
-    "addresses": MapLayout(layout.ADDRESS, _U8),
-    "listeners": MapLayout(layout.LISTENER_KEY, layout.LISTENER),
-    "rules": MapLayout(layout.RULE_KEY, layout.RULE),
-    "peers": MapLayout(layout.PEER_KEY, layout.PEER),
-}
-"""Every map that user space reads or writes, by the name it is pinned under."""
+PodEntry = tuple[int, int, int, int, int]
+"""``layout.POD``."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +124,24 @@ class NodeMaps:
             self._fds[name] = fd
         return self._fds[name]
 
+    def intact(self) -> bool:
+        """Whether the programs are still attached and these maps are still theirs.
+
+        False: somebody removed the pins, or the cgroup they hang at; nothing is enforced.
+        """
+        try:
+            for pin in (self.folder / "programs").iterdir():
+                with libbpf.opened(self.folder / "links" / pin.name) as link:
+                    if not libbpf.link_attached(link):
+                        return False
+            for name, fd in self._fds.items():
+                with libbpf.opened(self.folder / "maps" / name) as pinned:
+                    if libbpf.map_id(pinned) != libbpf.map_id(fd):
+                        return False
+        except FileNotFoundError:
+            return False
+        return True
+
     def read(self, name: str) -> tuple[Rows, Rows]:
         """All keys and values of a map, as two structured arrays of the same length."""
         kind = MAPS[name]
@@ -156,13 +159,25 @@ class NodeMaps:
         try:
             libbpf.update(self.fd(name), _bytes(key, kind.key), _bytes(value, kind.value))
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.E2BIG):
-                raise
-            raise HostError(
-                "the kernel's map is full",
-                place=str(self.folder / "maps" / name),
-                remedy="apply fewer or narrower rules at once on this node",
-            ) from error
+            raise self._full(name, error) from error
+
+    def _full(self, name: str, error: OSError) -> OSError | HostError:
+        if error.errno not in (errno.ENOSPC, errno.E2BIG):
+            return error
+        return HostError(
+            "the kernel's map is full",
+            place=str(self.folder / "maps" / name),
+            remedy="apply fewer or narrower rules at once on this node",
+        )
+
+    def put_new(self, name: str, key: object, value: object) -> bool:
+        """Like :meth:`put`, but leave what is there; False then."""
+        kind = MAPS[name]
+        raw = _bytes(key, kind.key), _bytes(value, kind.value)
+        try:
+            return libbpf.insert(self.fd(name), *raw)
+        except OSError as error:
+            raise self._full(name, error) from error
 
     def get(self, name: str, key: object) -> Any:
         """One value, None when there is none."""
@@ -259,14 +274,33 @@ class NodeMaps:
 
     def assign(self, cgroup: int, policy: int, compiled: CompiledPolicy | None) -> None:
         """Point a pod at a policy that was written, in one step; None for no policy."""
-        if compiled is None:
-            self.put("pods", cgroup, (0, 0, 0, 0, 0))
-        else:
-            self.put(
-                "pods",
-                cgroup,
-                (policy, compiled.mode, compiled.established, compiled.restricted, 0),
-            )
+        self.put("pods", cgroup, pod_entry(policy, compiled))
+
+    def expect(self, wanted: Mapping[str, PodEntry]) -> bool:
+        """Let each pod, by its UID, have its entry from the making of its cgroup on; no others.
+
+        Whether that changed anything. Then no program still goes by the entries before.
+        """
+        keys, values = self.read("expected")
+        now = {bytes(k["text"]).decode(): v.tolist() for k, v in zip(keys, values, strict=True)}
+        changed = {uid: entry for uid, entry in wanted.items() if now.get(uid) != entry}
+        gone = now.keys() - wanted.keys()
+        for uid in sorted(gone):
+            self.remove("expected", _uid(uid))
+        for uid, entry in changed.items():
+            self.put("expected", _uid(uid), entry)
+        if changed or gone:
+            libbpf.wait_for_programs()
+        return bool(changed or gone)
+
+    def close_to_unknown(self, closed: bool) -> bool:
+        """Whether a new pod that is not expected is denied until it is known. True: a change."""
+        with self.alone():
+            if self.config()["closed"] == closed:
+                return False
+            self.configure(closed=int(closed))
+        libbpf.wait_for_programs()
+        return True
 
     def rejudge(self) -> None:
         """Make every cached verdict void, and wait until no program still uses an old policy."""
@@ -283,6 +317,17 @@ class NodeMaps:
             keys, _ = self.read(name)
             stale = keys[~np.isin(keys[field], list(wanted))] if keys.size else keys
             libbpf.clear(self.fd(name), stale.tobytes(), MAPS[name].key.itemsize)
+
+
+def pod_entry(policy: int, compiled: CompiledPolicy | None) -> PodEntry:
+    """What stands in ``pods`` for a pod under ``compiled``, written under the id ``policy``."""
+    if compiled is None:
+        return (0, 0, 0, 0, 0)
+    return (policy, int(compiled.mode), int(compiled.established), int(compiled.restricted), 0)
+
+
+def _uid(text: str) -> bytes:
+    return text.encode().ljust(layout.UID.itemsize, b"\0")
 
 
 def _rows(raw: bytes, kind: np.dtype[Any]) -> Rows:

@@ -10,14 +10,17 @@ from portforge.errors import ApprovalError
 from portforge.policy._model import Approval, PortPolicy
 from portforge.policy._yaml import canonical, instant_text
 
-__all__ = ["approve", "digest", "verify_approval"]
+__all__ = ["NOT_UNDER_DIGEST", "approve", "digest", "verify_approval"]
+
+NOT_UNDER_DIGEST = ("mode", "approval", "confirmBefore")
+"""The approver's fields; everything else is the author's."""
 
 
 def digest(policy: PortPolicy) -> str:
-    """``sha256:…`` over the canonical object without mode and approval.
+    """``sha256:…`` over the canonical object without mode, approval and confirmBefore.
 
-    Going from Audit to Enforce needs no new approval; any other change does, also that of
-    namespace and name: an approval cannot be carried to another workload.
+    Going from Audit to Enforce, on trial or not, needs no new approval; any other change does,
+    also that of namespace and name: an approval cannot be carried to another workload.
 
     >>> from portforge.schema import Workload
     >>> digest(PortPolicy(namespace="shop", name="deployment-web",
@@ -25,7 +28,7 @@ def digest(policy: PortPolicy) -> str:
     'sha256:0216704'
     """
     content = canonical(policy)
-    content["spec"] = {k: v for k, v in content["spec"].items() if k not in ("mode", "approval")}
+    content["spec"] = {k: v for k, v in content["spec"].items() if k not in NOT_UNDER_DIGEST}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 

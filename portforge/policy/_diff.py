@@ -189,6 +189,11 @@ def _policy(old: PortPolicy, new: PortPolicy) -> Iterator[Change]:
         longer = now is None or (was is not None and now > was)
         effect: Effect = "closes" if longer else "opens"
         yield say("expiry changed", effect, before or "never", after or "never")
+    if old.author != new.author:
+        yield say("author changed", "none", old.author or "unknown", new.author or "unknown")
+    if old.confirm_before != new.confirm_before:
+        was, now = old.confirm_before, new.confirm_before
+        yield say("trial changed", "none", *(w and instant_text(w) or "none" for w in (was, now)))
     for direction in Direction:
         yield from _direction(say, old, new, direction)
 

@@ -31,6 +31,8 @@ from portforge.schema import Protocol, Workload
 __all__ = [
     "API_VERSION",
     "KIND",
+    "MOST_PEERS",
+    "MOST_RULES",
     "Approval",
     "Entity",
     "Established",
@@ -42,6 +44,9 @@ __all__ = [
 
 API_VERSION = "portforge.dev/v1alpha1"
 KIND = "PortPolicy"
+# The API server prices a CRD's rules by the longest lists they may meet.
+MOST_RULES = 256  # in a direction
+MOST_PEERS = 256  # in a rule
 
 
 class Mode(StrEnum):
@@ -214,6 +219,8 @@ class Rule(Model):
             return None
         if not value:
             raise ValueError("names no peer: leave peers out to allow any, or remove the rule")
+        if len(value) > MOST_PEERS:
+            raise ValueError(f"names {len(value)} peers, {MOST_PEERS} at most: use wider CIDRs")
         return tuple(sorted(value, key=lambda peer: peer.sort_key))
 
     @property
@@ -239,7 +246,13 @@ class Approval(Model):
     digest: Digest
 
 
-Rules = tuple[Rule, ...]
+def _few_enough(value: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    if len(value) > MOST_RULES:
+        raise ValueError(f"has {len(value)} rules, {MOST_RULES} at most: join ports to ranges")
+    return value
+
+
+Rules = Annotated[tuple[Rule, ...], AfterValidator(_few_enough)]
 
 
 class PortPolicy(Model):
@@ -253,6 +266,10 @@ class PortPolicy(Model):
     ingress, egress: rules, sorted by protocol and port. None: this direction is not
         restricted. Empty: nothing is allowed.
     expires_at: from then on the policy restricts nothing.
+    author: who wrote it, as the API server calls them; under the approval's digest. Files may
+        leave it out, the cluster does not.
+    confirm_before: until then the policy is on trial: past it, unless this was removed, each
+        node goes back to what was last confirmed there. Not under the digest.
     approval: see :func:`portforge.policy.approve`.
     """
 
@@ -264,6 +281,8 @@ class PortPolicy(Model):
     ingress: Rules | None = None
     egress: Rules | None = None
     expires_at: Instant | None = None
+    author: Who | None = None
+    confirm_before: Instant | None = None
     approval: Approval | None = None
 
     @field_validator("ingress", "egress")

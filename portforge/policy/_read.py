@@ -26,6 +26,7 @@ from portforge.policy._model import (
     PeerSelector,
     PortPolicy,
     Rules,
+    Who,
 )
 from portforge.policy._model import Kind as KindName
 from portforge.policy._places import Document, MalformedError, documents
@@ -52,6 +53,8 @@ class _Spec(Model):
     ingress: Rules | None = None
     egress: Rules | None = None
     expires_at: Instant | None = Field(default=None, alias="expiresAt")
+    author: Who | None = None
+    confirm_before: Instant | None = Field(default=None, alias="confirmBefore")
     approval: Approval | None = None
 
 
@@ -141,6 +144,8 @@ def _read_document(file: Path, document: Document, loaded: Loaded) -> PortPolicy
             ingress=spec.ingress,
             egress=spec.egress,
             expires_at=spec.expires_at,
+            author=spec.author,
+            confirm_before=spec.confirm_before,
             approval=spec.approval,
         )
     except ValidationError as wrong:

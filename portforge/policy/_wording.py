@@ -42,7 +42,8 @@ def _known(location: Location) -> str:
     allowed: dict[Any, str] = {
         (): "apiVersion, kind, metadata, spec",
         ("metadata",): "namespace, name",
-        ("spec",): "workload, mode, established, ingress, egress, expiresAt, approval",
+        ("spec",): "workload, mode, established, ingress, egress, expiresAt, author, "
+        "confirmBefore, approval",
         ("spec", "workload"): "kind, name",
         ("spec", "approval"): "by, at, digest",
     }

@@ -98,6 +98,10 @@ def canonical(policy: PortPolicy) -> dict[str, Any]:
         spec["egress"] = [_rule(rule) for rule in policy.egress]
     if policy.expires_at is not None:
         spec["expiresAt"] = _Instant(instant_text(policy.expires_at))
+    if policy.author is not None:
+        spec["author"] = policy.author
+    if policy.confirm_before is not None:
+        spec["confirmBefore"] = _Instant(instant_text(policy.confirm_before))
     if policy.approval is not None:
         spec["approval"] = {
             "by": policy.approval.by,

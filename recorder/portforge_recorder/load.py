@@ -172,6 +172,8 @@ def _offsets() -> dict[str, int]:
     return {
         "PF_OFF_CGROUP_LEVEL": types.offset("cgroup", "level"),
         "PF_OFF_CGROUP_ANCESTORS": types.offset("cgroup", "ancestors", "_low_ancestors"),
+        "PF_OFF_CGROUP_ROOT": types.offset("cgroup", "root"),
+        "PF_OFF_ROOT_HIERARCHY": types.offset("cgroup_root", "hierarchy_id"),
         "PF_OFF_CGROUP_KN": types.offset("cgroup", "kn"),
         "PF_OFF_KN_ID": types.offset("kernfs_node", "id"),
         "PF_OFF_KN_NAME": types.offset("kernfs_node", "name"),

@@ -17,7 +17,10 @@ def built() -> Path:
 
 
 @pytest.fixture(scope="module")
-def api_server(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+def api_server(
+    built: Path,  # noqa: ARG001
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[ControlPlane]:
     """A real API server with its etcd, empty, for one module; no node."""
     plane = ControlPlane(tmp_path_factory.mktemp("control-plane"))
     try:

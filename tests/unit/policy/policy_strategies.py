@@ -71,6 +71,11 @@ def rules(draw: st.DrawFn, direction: str) -> tuple[Rule, ...] | None:
     return tuple(draw(st.permutations(made)))
 
 
+whos = st.text(
+    st.characters(categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=40
+).filter(lambda text: text.strip())
+
+
 @st.composite
 def policies(draw: st.DrawFn) -> PortPolicy:
     workload = draw(workloads)
@@ -83,13 +88,13 @@ def policies(draw: st.DrawFn) -> PortPolicy:
         ingress=draw(rules("in")),
         egress=draw(rules("out")),
         expires_at=draw(st.none() | instants),
+        author=draw(st.none() | whos),
+        confirm_before=draw(st.none() | instants),
         approval=draw(
             st.none()
             | st.builds(
                 Approval,
-                by=st.text(
-                    st.characters(categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=40
-                ).filter(lambda text: text.strip()),
+                by=whos,
                 at=instants,
                 digest=st.just("sha256:" + "0" * 64),
             )

@@ -10,6 +10,7 @@ from test_policy_yaml import CONTRACT
 
 from portforge.errors import PolicyError
 from portforge.policy import read_policies
+from portforge.policy._model import MOST_PEERS, MOST_RULES
 
 RULE = "  - id: in-tcp-7070\n    protocol: TCP\n    port: 7070\n"
 CASES = {
@@ -120,16 +121,32 @@ CASES = {
         "1: apiVersion: 'portforge.dev/v9' is not known here; write 'portforge.dev/v1alpha1'",
     ),
     "no time zone": (
-        ("  expiresAt: 2027-01-01T00:00:00Z\n  app", "  expiresAt: 2027-01-01T00:00:00\n  app"),
+        ("  expiresAt: 2027-01-01T00:00:00Z\n  aut", "  expiresAt: 2027-01-01T00:00:00\n  aut"),
         "22: spec.expiresAt: '2027-01-01T00:00:00' should have timezone info; add the time zone",
     ),
     "a number as a time": (
-        ("  expiresAt: 2027-01-01T00:00:00Z\n  app", "  expiresAt: 1767225600\n  app"),
+        ("  expiresAt: 2027-01-01T00:00:00Z\n  aut", "  expiresAt: 1767225600\n  aut"),
         "22: spec.expiresAt: is not a moment in time; write it as 2027-01-01T00:00:00Z",
+    ),
+    "author is a number": (
+        ("author: ana@example.org", "author: 7"),
+        "23: spec.author: 7 should be a valid string; write a name",
+    ),
+    "author is blank": (
+        ("author: ana@example.org", 'author: " "'),
+        "23: spec.author: string should have at least 1 character",
+    ),
+    "confirmBefore without time zone": (
+        ("confirmBefore: 2026-11-25T12:10:00Z", "confirmBefore: 2026-11-25T12:10:00"),
+        "24: spec.confirmBefore: '2026-11-25T12:10:00' should have timezone info; add the time",
+    ),
+    "python's name of confirmBefore": (
+        ("confirmBefore", "confirm_before"),
+        "24: spec.confirm_before: unknown field; known here: workload, mode, established, ingress",
     ),
     "digest not a digest": (
         ("sha256:0000", "md5:0000"),
-        "26: spec.approval.digest: 'md5:00",
+        "28: spec.approval.digest: 'md5:00",
     ),
     "a name that is a path": (
         ("namespace: shop, name: deployment-cart", "namespace: ../.., name: deployment-cart"),
@@ -240,3 +257,20 @@ def test_no_permission_for_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(PolicyError, match=f"{closed}: cannot be read: permission denied"):
         read_policies(tmp_path)
+
+
+def test_longer_than_the_cluster_takes(tmp_path: Path) -> None:
+    rules = "".join(
+        f"  - id: a{i}\n    protocol: TCP\n    port: {i}\n" for i in range(1, MOST_RULES + 2)
+    )
+    peers = "".join(f"    - cidr: 10.0.{i % 256}.{i // 256}/32\n" for i in range(MOST_PEERS + 1))
+    text = CONTRACT.replace("  egress: []\n", f"  egress:\n{rules}").replace(
+        "    - entity: Node\n", peers
+    )
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(PolicyError) as caught:
+        read_policies(tmp_path)
+    assert [p.partition("a.yaml:")[2] for p in caught.value.problems] == [
+        "12: spec.ingress[0].peers: names 259 peers, 256 at most; use wider CIDRs",
+        "277: spec.egress: has 257 rules, 256 at most; join ports to ranges",
+    ]

@@ -87,7 +87,7 @@ def test_lint_finds_a_wrong_digest_that_reading_lets_pass(tmp_path: Path) -> Non
     file.write_text(CONTRACT)
     assert len(read_policies(file)) == 1
     told = ok("lint", file, code=3)
-    assert told.startswith(f"{file}:26: spec.approval.digest: was changed after Ana Lima approved")
+    assert told.startswith(f"{file}:28: spec.approval.digest: was changed after Ana Lima approved")
     assert "run portforge approve" in told
 
 

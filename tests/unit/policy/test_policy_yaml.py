@@ -34,6 +34,8 @@ spec:
     expiresAt: 2027-01-01T00:00:00Z
   egress: []
   expiresAt: 2027-01-01T00:00:00Z
+  author: ana@example.org
+  confirmBefore: 2026-11-25T12:10:00Z
   approval:
     by: Ana Lima
     at: 2026-11-25T12:00:00Z

@@ -73,3 +73,29 @@ seccompProfile:
 capabilities:
   drop: [ALL]
 {{- end }}
+
+{{/* What the loader and the agent have in common. */}}
+{{- define "portforge.commonArgs" -}}
+- --cgroups=/host/cgroup
+- --state=/var/lib/portforge/state
+{{- end }}
+
+{{- define "portforge.env" -}}
+- name: PORTFORGE_NODE
+  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+- name: PORTFORGE_POD_UID
+  valueFrom: {fieldRef: {fieldPath: metadata.uid}}
+- name: PORTFORGE_NAMESPACE
+  valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+- name: PORTFORGE_CLUSTER
+  value: {{ .Values.clusterName | quote }}
+- name: PORTFORGE_LOG_LEVEL
+  value: {{ .Values.agent.logLevel | quote }}
+{{- end }}
+
+{{- define "portforge.volumeMounts" -}}
+- {name: bpffs, mountPath: /sys/fs/bpf, mountPropagation: HostToContainer}
+- {name: state, mountPath: /var/lib/portforge/state}
+- {name: run, mountPath: /run/lock}
+- {name: tmp, mountPath: /tmp}
+{{- end }}
