@@ -193,7 +193,7 @@ def _policy(old: PortPolicy, new: PortPolicy) -> Iterator[Change]:
         yield say("author changed", "none", old.author or "unknown", new.author or "unknown")
     if old.confirm_before != new.confirm_before:
         was, now = old.confirm_before, new.confirm_before
-        yield say("trial changed", "none", *(w and instant_text(w) or "none" for w in (was, now)))
+        yield say("trial changed", "none", *((w and instant_text(w)) or "none" for w in (was, now)))
     for direction in Direction:
         yield from _direction(say, old, new, direction)
 

@@ -31,8 +31,6 @@ from portforge.schema import Protocol, Workload
 __all__ = [
     "API_VERSION",
     "KIND",
-    "MOST_PEERS",
-    "MOST_RULES",
     "Approval",
     "Entity",
     "Established",
@@ -44,9 +42,8 @@ __all__ = [
 
 API_VERSION = "portforge.dev/v1alpha1"
 KIND = "PortPolicy"
-# The API server prices a CRD's rules by the longest lists they may meet.
-MOST_RULES = 256  # in a direction
-MOST_PEERS = 256  # in a rule
+# In a direction, and in a rule: the API server prices a CRD's rules by the longest lists.
+MOST_RULES, MOST_PEERS = 256, 256
 
 
 class Mode(StrEnum):
@@ -266,10 +263,8 @@ class PortPolicy(Model):
     ingress, egress: rules, sorted by protocol and port. None: this direction is not
         restricted. Empty: nothing is allowed.
     expires_at: from then on the policy restricts nothing.
-    author: who wrote it, as the API server calls them; under the approval's digest. Files may
-        leave it out, the cluster does not.
-    confirm_before: until then the policy is on trial: past it, unless this was removed, each
-        node goes back to what was last confirmed there. Not under the digest.
+    author: who wrote it, as the API server calls them. Required in the cluster only.
+    confirm_before: on trial until then; past it each node goes back to what was confirmed last.
     approval: see :func:`portforge.policy.approve`.
     """
 
