@@ -1,45 +1,89 @@
-"""``portforge doctor``: what this host can and cannot do, and why."""
+"""``portforge doctor``: what this host can and cannot do, and why. And the way out of the kernel.
+
+With ``--cluster`` it asks the same of every node's agent; with ``--clean…`` it leaves nothing.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 from rich.console import Console
+
+from portforge.errors import HostError
 
 EPILOG = """\b
 Examples:
   portforge doctor
   portforge doctor --json | jq '.checks[] | select(.good | not)'
   portforge doctor --clean node-a
+  portforge doctor --cluster --wait 120
+  portforge doctor --clean-cluster portforge --state /var/lib/portforge/state
 
 \b
 Reading captures, recommending, simulating and approving work on any host with Python.
-Exit codes: 0 this host can record and enforce; 4 it cannot.
+--clean refuses while a recorder of that node runs.
+Exit codes: 0 this host can record and enforce, or what was asked is done;
+3 a node of the cluster does not record; 4 this host cannot.
 """
 
 
 @click.command(epilog=EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--clean", metavar="NODE", help="Take everything of NODE out of the kernel.")
-def command(as_json: bool, clean: str | None) -> None:
+@click.option("--cluster", is_flag=True, help="Ask whether every node's agent records.")
+@click.option(
+    "--clean-cluster", metavar="DAEMONSET", help="End the agents; clean every node's kernel."
+)
+@click.option("--state", metavar="FOLDER", help="With --clean…: remove what was in force, too.")
+@click.option("--wait", type=float, default=0, metavar="SECONDS", help="How long to wait for it.")
+@click.option(
+    "--namespace",
+    default="portforge",
+    envvar="PORTFORGE_NAMESPACE",
+    show_default=True,
+    help="Where the agents run.",
+)
+@click.option("--context", help="Context of the kubeconfig; by default the current one.")
+def command(
+    as_json: bool,
+    clean: str | None,
+    cluster: bool,
+    clean_cluster: str | None,
+    state: str | None,
+    wait: float,
+    namespace: str,
+    context: str | None,
+) -> None:
     """Try what recording and enforcing need, one by one. Leaves nothing behind."""
+    if sum(map(bool, (clean, cluster, clean_cluster))) > 1:
+        raise click.UsageError("--clean, --cluster and --clean-cluster are three questions: one")
+    if state and not (clean or clean_cluster):
+        raise click.UsageError("--state goes with --clean or --clean-cluster")
+    if cluster:
+        _cluster(namespace, context, wait)
+    elif clean_cluster:
+        _clean_cluster(clean_cluster, namespace, context, state, wait or 300)
+    elif clean:
+        _clean(clean, Path(state) if state else None, wait)
+    else:
+        _host(as_json)
+
+
+def _host(as_json: bool) -> None:
     console = Console(highlight=False, markup=False)
     try:
-        from portforge_recorder import doctor, load
-        from portforge_recorder.only import only_recorder
+        from portforge_recorder import doctor
     except ImportError as missing:
         console.print(f"✗ node agent: {missing.name} is missing; pip install 'portforge[node]'")
         sys.exit(4)
-    if clean:
-        with only_recorder(clean):  # one that runs would record nothing and not know
-            pins = load.versions(clean)
-            for folder in pins:
-                load.remove(folder)
-        console.print(f"{len(pins)} sets of programs removed: {clean} enforces nothing now.")
-        return
     checks = []
     for check in doctor.examine():
         checks.append(check)
@@ -55,3 +99,69 @@ def command(as_json: bool, clean: str | None) -> None:
     else:
         console.print(f"pinned here: {', '.join(pinned) or 'nothing'}")
     sys.exit(0 if able else 4)
+
+
+def _clean(node: str, state: Path | None, wait: float) -> None:
+    """Every version of this node's pins, and its folder below ``state``."""
+    from portforge.cli._node import agent_installed
+
+    if node in {".", ".."} or "/" in node:
+        raise click.UsageError(f"{node!r} is no node's name")
+    with agent_installed():
+        from portforge_recorder import load
+    with _alone(node, wait):  # one that runs would record nothing and not know
+        pins = load.versions(node)
+        for folder in pins:
+            parts = ("links", "programs", "maps")
+            counts = [f"{len(list((folder / part).glob('*')))} {part}" for part in parts]
+            load.remove(folder)
+            click.echo(f"{node}: {folder.name} is out of the kernel ({', '.join(counts)}).")
+        click.echo(f"{len(pins)} sets of programs removed: {node} enforces nothing now.")
+        if state and (state / node).is_dir():
+            try:
+                shutil.rmtree(state / node)
+            except OSError as error:
+                raise HostError(
+                    error.strerror or str(error), place=str(state / node), remedy="remove it"
+                ) from error
+            click.echo(f"{state / node} removed.")
+
+
+@contextmanager
+def _alone(node: str, wait: float) -> Iterator[None]:
+    """Hold the recorder's lock; wait for one that is ending."""
+    from portforge_recorder.only import only_recorder
+
+    until = time.monotonic() + wait
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(only_recorder(node))
+                break
+            except HostError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(0.5)
+        yield
+
+
+def _cluster(namespace: str, context: str | None, wait: float) -> None:
+    from portforge.kube.agents import examine
+    from portforge.kube.client import connect
+
+    nodes, wrong = examine(connect(context=context), namespace, wait)
+    for sentence in wrong:
+        click.echo(f"✗ {sentence}")
+    if wrong:
+        sys.exit(3)
+    click.echo(f"✓ {nodes} nodes record, and their canaries prove it.")
+
+
+def _clean_cluster(
+    daemonset: str, namespace: str, context: str | None, state: str | None, wait: float
+) -> None:
+    from portforge.kube.agents import clean_nodes
+    from portforge.kube.client import connect
+
+    nodes = clean_nodes(connect(context=context), namespace, daemonset, state, wait, click.echo)
+    click.echo(f"Nothing of Port Policy Forge is in the kernels of {nodes} nodes.")
