@@ -43,7 +43,7 @@ __all__ = [
 API_VERSION = "portforge.dev/v1alpha1"
 KIND = "PortPolicy"
 # In a direction, and in a rule: the API server prices a CRD's rules by the longest lists.
-MOST_RULES, MOST_PEERS = 256, 256
+MOST_RULES, MOST_PEERS = 128, 128
 
 
 class Mode(StrEnum):
@@ -217,7 +217,7 @@ class Rule(Model):
         if not value:
             raise ValueError("names no peer: leave peers out to allow any, or remove the rule")
         if len(value) > MOST_PEERS:
-            raise ValueError(f"names {len(value)} peers, {MOST_PEERS} at most: use wider CIDRs")
+            raise ValueError(f"names {len(value)} peers, {MOST_PEERS} at most: name wider CIDRs or an entity")
         return tuple(sorted(value, key=lambda peer: peer.sort_key))
 
     @property
