@@ -1,4 +1,4 @@
-"""The control plane: etcd, API server, controller manager, scheduler, as processes of this machine."""
+"""The control plane: etcd, API server, controller manager, scheduler, as ordinary processes."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ class ControlPlane:
     folder: where its data, certificates and logs go.
     address, port: where the API server listens; a free port by default.
     services: the range of Service addresses; its first is the API server's own.
+    controllers: start controller manager and scheduler too.
+    inside: what to put before each command, to run it in a network namespace.
     """
 
     folder: Path
@@ -40,6 +42,7 @@ class ControlPlane:
     services: str = "10.96.0.0/16"
     pods: str = "10.244.0.0/16"
     controllers: bool = False
+    inside: tuple[str, ...] = ()
     pki: Pki = field(init=False)
     processes: Processes = field(init=False)
 
@@ -49,7 +52,7 @@ class ControlPlane:
         if settings.exists():
             self.port, self._etcd = json.loads(settings.read_text())
         else:
-            self.port = self.port or _free_port(self.address)
+            self.port = self.port or _free_port("127.0.0.1")
             self._etcd = _free_port("127.0.0.1")
             settings.write_text(json.dumps([self.port, self._etcd]))
         self.pki = Pki(self.folder / "pki", f"https://{self.address}:{self.port}")
@@ -78,6 +81,7 @@ class ControlPlane:
         self.processes.start(
             "etcd",
             [
+                *self.inside,
                 BINARIES / "etcd",
                 f"--data-dir={self.folder / 'etcd'}",
                 f"--listen-client-urls={client}",
@@ -101,6 +105,7 @@ class ControlPlane:
         self.processes.start(
             "api-server",
             [
+                *self.inside,
                 BINARIES / "kube-apiserver",
                 f"--etcd-servers=http://127.0.0.1:{self._etcd}",
                 f"--bind-address={self.address}",
@@ -133,6 +138,7 @@ class ControlPlane:
         self.processes.start(
             "controller-manager",
             [
+                *self.inside,
                 BINARIES / "kube-controller-manager",
                 f"--kubeconfig={manager}",
                 "--use-service-account-credentials=true",
@@ -150,6 +156,7 @@ class ControlPlane:
         self.processes.start(
             "scheduler",
             [
+                *self.inside,
                 BINARIES / "kube-scheduler",
                 f"--kubeconfig={scheduler}",
                 "--bind-address=127.0.0.1",
