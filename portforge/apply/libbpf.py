@@ -25,11 +25,13 @@ __all__ = [
     "insert",
     "link_attached",
     "lookup",
+    "map_capacity",
     "map_id",
     "map_sizes",
     "open_pin",
     "opened",
     "pin",
+    "program_runs",
     "read_all",
     "update",
     "wait_for_programs",
@@ -110,8 +112,8 @@ def lookup(fd: int, key: bytes, value_size: int) -> bytes | None:
 
 
 def _info(fd: int) -> list[int]:
-    """The first words of ``struct bpf_map_info`` or ``bpf_link_info``."""
-    info = (c.c_uint32 * 32)()
+    """The first words of ``struct bpf_map_info``, ``bpf_link_info`` or ``bpf_prog_info``."""
+    info = (c.c_uint32 * 64)()
     length = c.c_uint32(c.sizeof(info))
     _done(_lib().bpf_obj_get_info_by_fd(fd, info, c.byref(length)), "object info")
     return list(info)
@@ -121,6 +123,18 @@ def map_sizes(fd: int) -> tuple[int, int]:
     """Bytes of a key and of a value. The kernel opens a pinned map of any size without a word."""
     _, _, key, value = _info(fd)[:4]  # struct bpf_map_info: type, id, key_size, value_size
     return key, value
+
+
+def map_capacity(fd: int) -> int:
+    """How many entries a map takes at most."""
+    return _info(fd)[4]
+
+
+def program_runs(fd: int) -> tuple[int, int]:
+    """Nanoseconds and runs of a program so far; zeros unless kernel.bpf_stats_enabled is on."""
+    info = _info(fd)
+    # struct bpf_prog_info: run_time_ns and run_cnt at bytes 192 and 200
+    return info[48] | info[49] << 32, info[50] | info[51] << 32
 
 
 def map_id(fd: int) -> int:
