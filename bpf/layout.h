@@ -127,7 +127,7 @@ struct pf_listener {
 };
 
 /* A value of pf_config.kubepods_level: the next cgroup made right below kubepods shows it. */
-#define PF_LEVEL_UNKNOWN 0xffffffff
+#define PF_LEVEL_UNKNOWN 4294967295U
 
 struct pf_config {
 	__u64 kubepods;		/* cgroup id the programs are attached to */

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from portforge.schema import LossReason
 
@@ -23,6 +24,7 @@ __all__ = [
     "FLOW",
     "FLOW_KEY",
     "KERNEL_LOSSES",
+    "LEVEL_UNKNOWN",
     "LISTENER",
     "LISTENER_KEY",
     "MAPS",
@@ -39,8 +41,11 @@ __all__ = [
     "MapLayout",
     "Mode",
     "Restrict",
+    "Rows",
     "Scope",
     "Verdict",
+    "as_bytes",
+    "as_rows",
     "packed_address",
     "unpacked_address",
 ]
@@ -105,6 +110,9 @@ KERNEL_LOSSES = (
     LossReason.UNPLACED,
 )
 """Loss reasons by their index in the kernel's ``losses`` array."""
+
+LEVEL_UNKNOWN = 4294967295
+"""A ``kubepods_level`` that the kernel has yet to find."""
 
 ADDRESS = np.dtype(("u1", 16))
 
@@ -177,6 +185,9 @@ CONFIG = np.dtype(
 )
 
 
+Rows = npt.NDArray[np.void]
+
+
 class MapLayout(NamedTuple):
     """Key and value of a map."""
 
@@ -203,6 +214,20 @@ MAPS: dict[str, MapLayout] = {
     "peers": MapLayout(PEER_KEY, PEER),
 }
 """Every map that user space reads or writes, by the name it is pinned under."""
+
+
+def as_rows(raw: bytes, kind: np.dtype[Any]) -> Rows:
+    """A run of keys or values as an array."""
+    if kind.subdtype:
+        return np.frombuffer(raw, "u1").reshape(-1, kind.itemsize)
+    return np.frombuffer(raw, kind)
+
+
+def as_bytes(value: object, kind: np.dtype[Any]) -> bytes:
+    """One key or value as the kernel has it; bytes are taken as they are."""
+    if isinstance(value, bytes):
+        return value
+    return np.array([value], kind).tobytes()
 
 
 def packed_address(text: str) -> bytes:

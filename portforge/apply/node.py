@@ -8,19 +8,18 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
 from portforge.apply import layout, libbpf
 from portforge.apply.compile import CompiledPolicy
-from portforge.apply.layout import MAPS
+from portforge.apply.layout import MAPS, Rows, as_bytes, as_rows
+from portforge.apply.pins import BPFFS, find_pins, pin_home
 from portforge.errors import HostError
 
 __all__ = [
@@ -29,13 +28,12 @@ __all__ = [
     "Drained",
     "NodeMaps",
     "PodEntry",
+    "Rows",
     "find_pins",
     "pin_home",
     "pod_entry",
 ]
 
-BPFFS = Path("/sys/fs/bpf")
-Rows = npt.NDArray[np.void]
 PodEntry = tuple[int, int, int, int, int]
 """``layout.POD``."""
 
@@ -47,40 +45,6 @@ class Drained:
     epoch: int
     keys: Rows
     values: Rows
-
-
-def pin_home(node: str) -> Path:
-    """The folder for everything pinned for ``node``. bpffs takes no dots in names.
-
-    >>> pin_home("ip-10-0-0-1.internal").name
-    'ip-10-0-0-1_internal'
-    """
-    return BPFFS / "portforge" / re.sub(r"[^A-Za-z0-9-]", "_", node)
-
-
-def find_pins(node: str) -> Path:
-    """The folder where the programs of ``node`` are pinned.
-
-    Raises
-    ------
-    HostError: nothing is pinned there, or it may not be read.
-    """
-    folder = pin_home(node)
-    try:
-        # Newer programs lie in a folder of their own.
-        versions = sorted(folder.iterdir(), key=lambda p: p.stat().st_mtime)
-    except FileNotFoundError:
-        versions = []
-    except PermissionError as denied:
-        raise HostError("may not be read", place=str(folder), remedy="run as root") from denied
-    complete = [v for v in versions if (v / "links" / "on_egress").exists()]
-    if not complete:
-        raise HostError(
-            f"no recorder has been started for node {node}",
-            place=str(folder),
-            remedy="start it with: portforge record",
-        )
-    return complete[-1]
 
 
 class NodeMaps:
@@ -146,7 +110,7 @@ class NodeMaps:
         """All keys and values of a map, as two structured arrays of the same length."""
         kind = MAPS[name]
         keys, values = libbpf.read_all(self.fd(name), kind.key.itemsize, kind.value.itemsize)
-        return _rows(keys, kind.key), _rows(values, kind.value)
+        return as_rows(keys, kind.key), as_rows(values, kind.value)
 
     def put(self, name: str, key: object, value: object) -> None:
         """Set one entry. ``key`` and ``value`` are scalars or tuples in the order of the layout.
@@ -157,37 +121,37 @@ class NodeMaps:
         """
         kind = MAPS[name]
         try:
-            libbpf.update(self.fd(name), _bytes(key, kind.key), _bytes(value, kind.value))
+            libbpf.update(self.fd(name), as_bytes(key, kind.key), as_bytes(value, kind.value))
         except OSError as error:
-            raise self._full(name, error) from error
+            self._refused(name, error)
 
-    def _full(self, name: str, error: OSError) -> OSError | HostError:
+    def _refused(self, name: str, error: OSError) -> NoReturn:
         if error.errno not in (errno.ENOSPC, errno.E2BIG):
-            return error
-        return HostError(
+            raise error
+        raise HostError(
             "the kernel's map is full",
             place=str(self.folder / "maps" / name),
             remedy="apply fewer or narrower rules at once on this node",
-        )
+        ) from error
 
     def put_new(self, name: str, key: object, value: object) -> bool:
         """Like :meth:`put`, but leave what is there; False then."""
         kind = MAPS[name]
-        raw = _bytes(key, kind.key), _bytes(value, kind.value)
+        raw = as_bytes(key, kind.key), as_bytes(value, kind.value)
         try:
             return libbpf.insert(self.fd(name), *raw)
         except OSError as error:
-            raise self._full(name, error) from error
+            self._refused(name, error)
 
     def get(self, name: str, key: object) -> Any:
         """One value, None when there is none."""
         kind = MAPS[name]
-        raw = libbpf.lookup(self.fd(name), _bytes(key, kind.key), kind.value.itemsize)
-        return None if raw is None else _rows(raw, kind.value)[0]
+        raw = libbpf.lookup(self.fd(name), as_bytes(key, kind.key), kind.value.itemsize)
+        return None if raw is None else as_rows(raw, kind.value)[0]
 
     def remove(self, name: str, key: object) -> None:
         """Delete one entry, if it is there."""
-        libbpf.delete(self.fd(name), _bytes(key, MAPS[name].key))
+        libbpf.delete(self.fd(name), as_bytes(key, MAPS[name].key))
 
     def config(self) -> dict[str, int]:
         """The configuration, by field name."""
@@ -328,15 +292,3 @@ def pod_entry(policy: int, compiled: CompiledPolicy | None) -> PodEntry:
 
 def _uid(text: str) -> bytes:
     return text.encode().ljust(layout.UID.itemsize, b"\0")
-
-
-def _rows(raw: bytes, kind: np.dtype[Any]) -> Rows:
-    if kind.subdtype:
-        return np.frombuffer(raw, "u1").reshape(-1, kind.itemsize)
-    return np.frombuffer(raw, kind)
-
-
-def _bytes(value: object, kind: np.dtype[Any]) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    return np.array([value], kind).tobytes()

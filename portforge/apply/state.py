@@ -5,6 +5,8 @@
     <state>/<node>/current.yaml       the policies in force
     <state>/<node>/history/0007.yaml  what was in force before the 7th change
     <state>/<node>/ids.json           policy ids in the kernel, with the ids of their rules
+    <state>/<node>/cluster.json       in a cluster: objects last seen, confirmed, rolled back
+    <state>/<node>/pods.json          who this node's pods are, for when an inventory lacks one
 
 The recorder reads it to enforce on pods that come later; it survives both.
 """
@@ -20,8 +22,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from portforge.apply.inventory import Pod
 from portforge.errors import PortforgeError, WriteError
 from portforge.policy import PortPolicy, read_policies, to_yaml
+from portforge.schema import Workload
 
 __all__ = ["Known", "State"]
 
@@ -60,6 +64,7 @@ class State:
     def __init__(self, node: str, folder: Path = DEFAULT) -> None:
         self.folder = folder / node
         self._alone = 0
+        self._read: tuple[tuple[int, int, int], list[PortPolicy]] | None = None
 
     @property
     def current(self) -> Path:
@@ -70,7 +75,12 @@ class State:
         """The policies in force; none before the first apply."""
         if not self.current.exists() or not self.current.stat().st_size:
             return []
-        return read_policies(self.current)
+        about = self.current.stat()
+        version = (about.st_mtime_ns, about.st_size, about.st_ino)
+        # The recorder asks several times a minute; reading a hundred policies takes a second.
+        if self._read is None or self._read[0] != version:
+            self._read = (version, read_policies(self.current))
+        return list(self._read[1])
 
     def history(self) -> list[Path]:
         """What was in force before each change, oldest first."""
@@ -89,6 +99,26 @@ class State:
             kept.unlink()
             raise
 
+    def put(self, policies: Iterable[PortPolicy]) -> bool:
+        """Put exactly ``policies`` in force, without a history; whether that is a change.
+
+        For a node of a cluster: its history is that of the cluster's objects.
+        """
+        text = self._text(policies)
+        if self.current.exists() and self.current.read_text(errors="replace") == text:
+            return False
+        _write(self.current, text)
+        return True
+
+    def keep(self, name: str, text: str) -> None:
+        """Replace the file ``name`` of the node's agent in one step."""
+        _write(self.folder / name, text)
+
+    def kept(self, name: str) -> str:
+        """What :meth:`keep` wrote last; empty when it never did."""
+        path = self.folder / name
+        return path.read_text(errors="replace") if path.exists() else ""
+
     def back(self) -> list[PortPolicy]:
         """Put in force what was before the last change, and forget that change.
 
@@ -106,8 +136,12 @@ class State:
         return self.policies()
 
     def _replace(self, policies: Iterable[PortPolicy]) -> None:
+        _write(self.current, self._text(policies))
+
+    @staticmethod
+    def _text(policies: Iterable[PortPolicy]) -> str:
         ordered = sorted(policies, key=lambda p: p.workload)
-        _write(self.current, "---\n".join(to_yaml(p) for p in ordered))
+        return "---\n".join(to_yaml(p) for p in ordered)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -147,3 +181,41 @@ class State:
         """Write down which policies are in the kernel; before they are used."""
         text = json.dumps({str(k.policy): list(k.rules) for k in known}, sort_keys=True)
         _write(self.folder / "ids.json", text)
+
+    def pods(self) -> list[Pod]:
+        """The pods last remembered; none when ``pods.json`` is missing or damaged."""
+        try:
+            read = json.loads((self.folder / "pods.json").read_text(errors="replace"))
+            return [
+                Pod(
+                    p["uid"],
+                    p["namespace"],
+                    p["name"],
+                    Workload(*p["workload"]) if p["workload"] else None,
+                    p["node"],
+                    tuple(p["addresses"]),
+                    p["host_network"],
+                )
+                for p in read
+            ]
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return []
+
+    def remember_pods(self, pods: Iterable[Pod]) -> None:
+        """Write down who this node's pods are; nothing when that is what is written."""
+        known = [
+            {
+                "uid": p.uid,
+                "namespace": p.namespace,
+                "name": p.name,
+                "workload": list(p.workload) if p.workload else None,
+                "node": p.node,
+                "addresses": list(p.addresses),
+                "host_network": p.host_network,
+            }
+            for p in sorted(pods, key=lambda p: p.uid)
+        ]
+        text = json.dumps(known, indent=0, sort_keys=True)
+        path = self.folder / "pods.json"
+        if not path.exists() or path.read_text(errors="replace") != text:
+            _write(path, text)

@@ -24,6 +24,8 @@ class PodStatus:
     mode: str | None
     established: str | None
     restricts: tuple[str, ...]
+    unknown: bool = False
+    """It is denied until the recorder knows it (``until-known``)."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class NodeStatus:
     listeners: int
     losses: dict[str, int]
     history: int
+    closed: bool = False
+    """New pods that are not known are denied until they are."""
+    expected: int = 0
+    """Pods that the kernel takes over when their cgroup is made, those that run included."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain types, for ``--json``."""
@@ -59,11 +65,12 @@ def node_status(maps: NodeMaps, state: State, inventory: Inventory | None) -> No
         pods.append(
             PodStatus(
                 f"{pod.namespace}/{pod.name}" if pod else name,
-                f"{pod.workload.kind}/{pod.workload.name}" if pod else None,
+                f"{pod.workload.kind}/{pod.workload.name}" if pod and pod.workload else None,
                 policy,
                 Mode(int(value["mode"])).name.capitalize() if policy else None,
                 Established(int(value["established"])).name.capitalize() if policy else None,
                 tuple(r.name.lower() for r in Restrict if int(value["restricted"]) & r and r.name),
+                bool(value["unknown"]),
             )
         )
     config = maps.config()
@@ -78,4 +85,6 @@ def node_status(maps: NodeMaps, state: State, inventory: Inventory | None) -> No
         len(maps.read("listeners")[0]),
         {r.value: n for r, n in zip(KERNEL_LOSSES, maps.losses(), strict=True) if n},
         len(state.history()),
+        bool(config["closed"]),
+        len(maps.read("expected")[0]),
     )

@@ -1,32 +1,62 @@
-"""``portforge status``: what this node enforces now."""
+"""``portforge status``: what this node enforces now, or what a cluster's nodes do."""
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from portforge.apply.status import NodeStatus, node_status
-from portforge.cli._node import inventory_option, open_node
+from portforge.cli._cluster import cluster_options
+from portforge.cli._node import inventory_option
+
+if TYPE_CHECKING:
+    from portforge.apply.status import NodeStatus
 
 EPILOG = """\b
 Examples:
   portforge status --inventory pods.yaml
   portforge status --inventory pods.yaml --json | jq '.pods[] | select(.mode == null)'
+  portforge status --cluster
+  portforge status --cluster -n shop --json
 
 \b
-Exit codes: 0 shown; 4 no recorder was started here.
+Exit codes: 0 shown; 4 no recorder was started here; 5 the cluster cannot be asked.
 """
 
 
-@click.command(epilog=EPILOG)
-@inventory_option
+@click.command(epilog=EPILOG, short_help="What is in force, here or in a cluster.")
+@partial(inventory_option, required=False)
+@click.option("--cluster", is_flag=True, help="Of the cluster: every policy, every node.")
+@click.option("-n", "--namespace", help="With --cluster: only policies of this namespace.")
+@cluster_options
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def command(inventory: Path, as_json: bool) -> None:
-    """Show each pod's policy and mode as the kernel has them, and what was lost."""
+def command(
+    inventory: Path | None,
+    cluster: bool,
+    namespace: str | None,
+    kubeconfig: Path | None,
+    context: str | None,
+    as_json: bool,
+) -> None:
+    """Show each pod's policy and mode as the kernel has them, and what was lost.
+
+    With --cluster: what is asked for each policy and what the nodes say they do.
+    """
+    if cluster:
+        from portforge.cli._status_cluster import cluster_status
+
+        cluster_status(kubeconfig, context, namespace, as_json)
+        return
+    if inventory is None:
+        raise click.UsageError("give --inventory for this node, or --cluster")
+    from portforge.apply.status import node_status
+    from portforge.cli._node import open_node
+
     with open_node(inventory) as node:
         status = node_status(node.maps, node.state, node.inventory)
     if as_json:

@@ -19,8 +19,10 @@ from pathlib import Path
 
 from portforge.apply import libbpf
 from portforge.apply.btf import KernelTypes
+from portforge.apply.layout import LEVEL_UNKNOWN
 from portforge.apply.node import BPFFS, MAPS, NodeMaps, pin_home
 from portforge.errors import HostError
+from portforge_recorder.kubepods import find_kubepods, level_by_path, unified_cgroups
 
 __all__ = [
     "BPFFS",
@@ -67,6 +69,7 @@ TRACEPOINTS = {
     "on_cgroup_rmdir": "cgroup_rmdir",
     "on_no_socket": "kfree_skb",
 }
+_PROBE = "portforge-level"
 # on_egress last: who finds its link finds all.
 ATTACH_ORDER = (*(p for p in CGROUP_PROGRAMS if p != "on_egress"), "on_egress")
 
@@ -85,48 +88,6 @@ class Sizes:
     conversations: int = 65536
     same_attempt_ns: int = 120_000_000_000
     """A SYN sent again within this time is the same attempt (RFC 6298: 63 s by default)."""
-
-
-def unified_cgroups(mountinfo: Path = Path("/proc/self/mountinfo")) -> Path:
-    """Where cgroup v2 is mounted.
-
-    Raises
-    ------
-    HostError: nowhere.
-    """
-    for line in mountinfo.read_text().splitlines():
-        before, after = line.split(" - ", 1)
-        if after.startswith("cgroup2 "):
-            return Path(before.split()[4])
-    raise HostError(
-        "cgroup v2 is not mounted",
-        place="/proc/self/mountinfo",
-        remedy="boot with systemd.unified_cgroup_hierarchy=1, or mount it",
-    )
-
-
-def find_kubepods() -> Path:
-    """This node's kubepods cgroup, where the kubelet usually makes it.
-
-    Raises
-    ------
-    HostError: there is none, or more than one (a node nested in a container).
-    """
-    root = unified_cgroups()
-    names = (
-        "kubepods",
-        "kubepods.slice",
-        "kubelet/kubepods",
-        "kubelet.slice/kubelet-kubepods.slice",
-    )
-    found = [root / name for name in names if (root / name).is_dir()]
-    if len(found) != 1:
-        raise HostError(
-            f"{'no' if not found else 'more than one'} kubepods cgroup",
-            place=str(root),
-            remedy="name this node's with --kubepods",
-        )
-    return found[0]
 
 
 def sources() -> Path:
@@ -234,8 +195,16 @@ def _mount_bpffs() -> None:
         )
 
 
-def load(node: str, kubepods: Path, sizes: Sizes = Sizes(), flush_seconds: float = 10) -> Path:
+def load(
+    node: str,
+    kubepods: Path,
+    sizes: Sizes = Sizes(),
+    flush_seconds: float = 10,
+    adopt_only: bool = False,
+) -> Path:
     """Adopt the pins of ``node`` for the cgroup ``kubepods``, or make them. Gives their folder.
+
+    ``adopt_only``: an agent without a compiler makes none.
 
     Raises
     ------
@@ -258,6 +227,12 @@ def load(node: str, kubepods: Path, sizes: Sizes = Sizes(), flush_seconds: float
     folder = pin_home(node) / ("v" + hashlib.sha256(seed.encode()).hexdigest()[:16])
     if (folder / "links" / "on_egress").exists():
         return folder
+    if adopt_only:
+        raise HostError(
+            f"the programs of this version are not loaded for node {node}",
+            place=str(folder),
+            remedy="its init container did not run to the end: portforge load, and look at its log",
+        )
     if folder.exists():
         remove(folder)
     for part in ("maps", "programs", "links"):
@@ -307,18 +282,22 @@ def _attach(folder: Path, kubepods: Path, flush_seconds: float) -> None:
                 kubepods.stat().st_ino,
                 int(flush_seconds * 1e9),
                 time.clock_gettime_ns(time.CLOCK_BOOTTIME),
-                len(kubepods.relative_to(unified_cgroups()).parts),
+                LEVEL_UNKNOWN,
                 1,
                 0,
                 0,
                 # Epochs of programs loaded later are higher: the spool tells them apart by that.
                 int(time.time()),
                 1,
+                0,
+                0,
             ),
         )
     for name, tracepoint in TRACEPOINTS.items():
         with libbpf.opened(folder / "programs" / name) as program:
             _pin_link(libbpf.attach_raw_tracepoint(tracepoint, program), folder, name)
+    with NodeMaps(folder) as maps:
+        _find_level(maps, kubepods)
     cgroup = os.open(kubepods, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for name in ATTACH_ORDER:
@@ -327,6 +306,22 @@ def _attach(folder: Path, kubepods: Path, flush_seconds: float) -> None:
                 _pin_link(link, folder, name)
     finally:
         os.close(cgroup)
+
+
+def _find_level(maps: NodeMaps, kubepods: Path) -> None:
+    """Let the kernel say how deep ``kubepods`` lies: a cgroup namespace hides the levels above.
+
+    ``on_cgroup_mkdir`` notes it when a cgroup is made right below.
+    """
+    probe = kubepods / _PROBE
+    # A file system that is read-only, or a probe that a loader left which was killed.
+    with suppress(OSError):
+        probe.rmdir()
+    with suppress(OSError):
+        probe.mkdir()
+        probe.rmdir()
+    if maps.config()["kubepods_level"] == LEVEL_UNKNOWN:
+        maps.configure(kubepods_level=level_by_path(kubepods))
 
 
 def _pin_link(link: int, folder: Path, name: str) -> None:

@@ -148,10 +148,10 @@ def register(maps: NodeMaps, kubepods: Path) -> Snapshot:
     pods = 0
     full: list[HostError] = []
 
-    def put(name: str, key: object, value: object) -> None:
+    def put(name: str, key: object, value: object, new: bool = False) -> None:
         """What finds no room stays unregistered; the rest, and ``ready``, must not wait for it."""
         try:
-            maps.put(name, key, value)
+            (maps.put_new if new else maps.put)(name, key, value)
         except HostError as problem:
             full.append(problem)
 
@@ -163,8 +163,9 @@ def register(maps: NodeMaps, kubepods: Path) -> Snapshot:
         with suppress(FileNotFoundError):
             cgroup = pod.stat().st_ino
             if maps.get("pods", cgroup) is None:
-                put("pod_names", cgroup, (pod.name.encode(), 0, 0))
-                put("pods", cgroup, (0, 0, 0, 0, 0))
+                # The kernel may register it at this very moment, and it knows the policy.
+                put("pods", cgroup, (0, 0, 0, 0, 0), new=True)
+                put("pod_names", cgroup, (pod.name.encode(), 0, 0), new=True)
             pods += 1
             owners[cgroup] = cgroup
             owners |= {g.stat().st_ino: cgroup for g in pod.rglob("*") if g.is_dir()}

@@ -28,6 +28,7 @@ STRUCTURES = {
     "pf_flow_key": layout.FLOW_KEY,
     "pf_flow": layout.FLOW,
     "pf_pod": layout.POD,
+    "pf_uid": layout.UID,
     "pf_pod_name": layout.POD_NAME,
     "pf_rule_key": layout.RULE_KEY,
     "pf_rule": layout.RULE,
@@ -152,7 +153,9 @@ def test_every_number_of_the_header_is_one_of_pythons() -> None:
         word = name.removeprefix("LOSS_").lower()
         assert str(layout.KERNEL_LOSSES[index]).startswith(word)
     assert constants()["NAME_LENGTH"] == layout.POD_NAME["name"].itemsize
-    assert set(constants()) - known - set(losses) == {"LOSS_REASONS", "NAME_LENGTH"}
+    assert constants()["LEVEL_UNKNOWN"] == layout.LEVEL_UNKNOWN
+    rest = {"LOSS_REASONS", "NAME_LENGTH", "LEVEL_UNKNOWN"}
+    assert set(constants()) - known - set(losses) == rest
 
 
 _KINDS = (layout.Direction, layout.Verdict, layout.Mode, layout.Established, layout.Scope)
