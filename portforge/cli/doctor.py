@@ -13,11 +13,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
+from portforge.cli._cluster import cluster_options, open_cluster
 from portforge.errors import HostError
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
 
 EPILOG = """\b
 Examples:
@@ -31,7 +36,7 @@ Examples:
 Reading captures, recommending, simulating and approving work on any host with Python.
 --clean refuses while a recorder of that node runs.
 Exit codes: 0 this host can record and enforce, or what was asked is done;
-3 a node of the cluster does not record; 4 this host cannot.
+3 a node of the cluster does not record; 4 this host cannot; 5 the cluster refuses.
 """
 
 
@@ -45,13 +50,14 @@ Exit codes: 0 this host can record and enforce, or what was asked is done;
 @click.option("--state", metavar="FOLDER", help="With --clean…: remove what was in force, too.")
 @click.option("--wait", type=float, default=0, metavar="SECONDS", help="How long to wait for it.")
 @click.option(
+    "-n",
     "--namespace",
     default="portforge",
     envvar="PORTFORGE_NAMESPACE",
     show_default=True,
     help="Where the agents run.",
 )
-@click.option("--context", help="Context of the kubeconfig; by default the current one.")
+@cluster_options
 def command(
     as_json: bool,
     clean: str | None,
@@ -60,6 +66,7 @@ def command(
     state: str | None,
     wait: float,
     namespace: str,
+    kubeconfig: Path | None,
     context: str | None,
 ) -> None:
     """Try what recording and enforcing need, one by one. Leaves nothing behind."""
@@ -68,9 +75,10 @@ def command(
     if state and not (clean or clean_cluster):
         raise click.UsageError("--state goes with --clean or --clean-cluster")
     if cluster:
-        _cluster(namespace, context, wait)
+        _cluster(open_cluster(kubeconfig, context), namespace, wait)
     elif clean_cluster:
-        _clean_cluster(clean_cluster, namespace, context, state, wait or 300)
+        api = open_cluster(kubeconfig, context)
+        _clean_cluster(api, clean_cluster, namespace, state, wait or 300)
     elif clean:
         _clean(clean, Path(state) if state else None, wait)
     else:
@@ -145,11 +153,10 @@ def _alone(node: str, wait: float) -> Iterator[None]:
         yield
 
 
-def _cluster(namespace: str, context: str | None, wait: float) -> None:
+def _cluster(api: ApiClient, namespace: str, wait: float) -> None:
     from portforge.kube.agents import examine
-    from portforge.kube.client import connect
 
-    nodes, wrong = examine(connect(context=context), namespace, wait)
+    nodes, wrong = examine(api, namespace, wait)
     for sentence in wrong:
         click.echo(f"✗ {sentence}")
     if wrong:
@@ -158,10 +165,9 @@ def _cluster(namespace: str, context: str | None, wait: float) -> None:
 
 
 def _clean_cluster(
-    daemonset: str, namespace: str, context: str | None, state: str | None, wait: float
+    api: ApiClient, daemonset: str, namespace: str, state: str | None, wait: float
 ) -> None:
     from portforge.kube.agents import clean_nodes
-    from portforge.kube.client import connect
 
-    nodes = clean_nodes(connect(context=context), namespace, daemonset, state, wait, click.echo)
+    nodes = clean_nodes(api, namespace, daemonset, state, wait, click.echo)
     click.echo(f"Nothing of Port Policy Forge is in the kernels of {nodes} nodes.")

@@ -25,6 +25,8 @@ FRESH = timedelta(seconds=180)
 """How old a report or its canary may be."""
 _LOOK_SECONDS = 2.0
 _STEP = "portforge.dev/uninstall"
+_REST = "import signal; signal.pause()"
+"""The image has no shell and no sleep."""
 
 Json = dict[str, Any]
 
@@ -90,7 +92,7 @@ def cleaning_patch(at: datetime, state: str | None) -> Json:
     """
     words = ["doctor", "--clean=$(PORTFORGE_NODE)", "--wait=60"]
     loader = {"name": "loader", "args": [*words, f"--state={state}"] if state else words}
-    resting = {"command": ["sleep", "infinity"], "args": None}
+    resting = {"command": ["/usr/bin/python3", "-c", _REST], "args": None}
     probes = dict.fromkeys(("startupProbe", "livenessProbe", "readinessProbe"))
     return {
         "spec": {

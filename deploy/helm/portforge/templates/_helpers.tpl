@@ -1,8 +1,7 @@
 {{/* Names, labels and images, said once. Every template of this chart uses these. */}}
 
-{{- define "portforge.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
-{{- end }}
+{{/* Fixed: portforge finds its agents by this label. */}}
+{{- define "portforge.name" -}}portforge{{- end }}
 
 {{- define "portforge.fullname" -}}
 {{- if .Values.fullnameOverride }}
@@ -75,11 +74,6 @@ capabilities:
 {{- end }}
 
 {{/* What the loader and the agent have in common. */}}
-{{- define "portforge.commonArgs" -}}
-- --cgroups=/host/cgroup
-- --state=/var/lib/portforge/state
-{{- end }}
-
 {{- define "portforge.env" -}}
 - name: PORTFORGE_NODE
   valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
