@@ -126,6 +126,9 @@ class LossReason(StrEnum):
     """A closed-port attempt in a network namespace that belongs to no known pod of this node."""
     UNATTRIBUTED = "unattributed"
     """Rows (not events) whose cgroup could not be resolved to a pod; recorded with nulls."""
+    IDENTITY_STALE = "stale_identity"
+    """Rows (not events) attributed with what was known of the cluster, while the API server had
+    not been heard from for more than 60 s."""
     RECORDER_DOWN = "recorder_down"
     """No recorder ran in this interval: the kernel went on counting; ``count`` is seconds."""
     PROGRAMS_REPLACED = "programs_replaced"

@@ -48,6 +48,7 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> ApiCl
 
     configuration = Configuration()
     configuration.keep_alive = True
+    configuration.retries = False  # urllib3 would try thrice at once, and log each time
     configuration.connection_pool_maxsize = 16
     wanted = kubeconfig or context
     try:

@@ -50,7 +50,8 @@ class Watcher(Generic[T]):
         (KeyError, TypeError, ValueError, AttributeError) is logged and left out.
     params: more of the query, such as ``fieldSelector``.
     on_change: called without arguments, in the watching thread, after something changed.
-    on_gone: called with UID and what was kept, in the watching thread, of what is no longer there.
+    on_replaced: called before that with UID, what was kept, and what is now or None, of each that
+        changed or went.
     accept: the Accept header; see :data:`METADATA_ONLY`.
     seconds: how long one watch lasts, at most; a tenth of it is jitter.
     """
@@ -63,7 +64,7 @@ class Watcher(Generic[T]):
         *,
         params: Mapping[str, str] | None = None,
         on_change: Callable[[], None] | None = None,
-        on_gone: Callable[[str, T], None] | None = None,
+        on_replaced: Callable[[str, T, T | None], None] | None = None,
         accept: str = "application/json",
         seconds: int = 300,
     ) -> None:
@@ -75,7 +76,8 @@ class Watcher(Generic[T]):
         self.received = 0
         """Bytes received, unpacked."""
         self._api, self._slim, self._params = api, slim, dict(params or {})
-        self._on_change, self._on_gone = on_change or (lambda: None), on_gone or (lambda *_: None)
+        self._on_change = on_change or (lambda: None)
+        self._on_replaced = on_replaced or (lambda *_: None)
         self._accept, self._seconds = accept, seconds
         self._items: dict[str, T] = {}
         self._lock = threading.Lock()
@@ -140,7 +142,8 @@ class Watcher(Generic[T]):
                     _log.info("listing again: %s", problem)
                     self._version = ""
                 elif not self._stop.is_set():
-                    _log.warning("%s", problem)
+                    said_before = self.problem is not None
+                    _log.log(logging.DEBUG if said_before else logging.WARNING, "%s", problem)
                     self.problem = problem
             except Exception:
                 # A thread that died would leave the agent with a picture that only grows older.
@@ -173,8 +176,9 @@ class Watcher(Generic[T]):
         self.problem = None
         if before != found or not self.changed:
             self.changed += 1
-            for uid in before.keys() - found.keys():
-                self._on_gone(uid, before[uid])
+            for uid, kept in before.items():
+                if found.get(uid) != kept:
+                    self._on_replaced(uid, kept, found.get(uid))
             self._on_change()
 
     def _page(self, params: Mapping[str, str]) -> dict[str, Any]:
@@ -202,13 +206,8 @@ class Watcher(Generic[T]):
             kept = self._slim(item)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             meta = item.get("metadata") or {}
-            _log.warning(
-                "%s: %s/%s is left out: %r",
-                self.path,
-                meta.get("namespace", ""),
-                meta.get("name", "?"),
-                error,
-            )
+            name = f"{meta.get('namespace', '')}/{meta.get('name', '?')}"
+            _log.warning("%s: %s is left out: %r", self.path, name, error)
             return
         if kept is not None:
             into[uid] = kept
@@ -280,8 +279,8 @@ class Watcher(Generic[T]):
             self._items.update(new)
         if new.get(uid) != before:
             self.changed += 1
-            if before is not None and not new:
-                self._on_gone(uid, before)
+            if before is not None:
+                self._on_replaced(uid, before, new.get(uid))
             self._on_change()
 
     @staticmethod

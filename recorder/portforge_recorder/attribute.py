@@ -7,6 +7,7 @@ contract 1. Reads no map, no clock and no file. What is not known stays null, ne
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ _LISTENING = _VERDICTS.index(Verdict.LISTENING)
 _DIRECTIONS = [d.name.lower() for d in Direction]
 _TIES = ("pod", "protocol", "peer_ip", "peer_kind", "verdict", "last_seen", "rule", "connections")
 _MOST = np.iinfo(np.int64).max
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def attribute(
@@ -73,11 +75,11 @@ def attribute(
     owners = [_owner(int(c), names, pods, node) for c in cgroups]
     known = np.array([o is not _NOBODY for o in owners])[cgroup]
 
-    peers, peer = _peers(keys, inventory)
-    numbers, protocol = np.unique(keys["protocol"], return_inverse=True)
-    protocols = [_PROTOCOL_NAMES[int(n)] for n in numbers]
     first = clock + values["first_ns"].astype(np.int64) // 1000
     last = np.maximum(first, clock + values["last_ns"].astype(np.int64) // 1000)
+    peers, peer = _peers(keys, first, last, inventory)
+    numbers, protocol = np.unique(keys["protocol"], return_inverse=True)
+    protocols = [_PROTOCOL_NAMES[int(n)] for n in numbers]
     rtt = values["rtt_us"].astype(np.int64)
 
     columns = {
@@ -161,35 +163,58 @@ def _owner(cgroup: int, names: Mapping[int, str], pods: Mapping[str, Pod], node:
         return _NOBODY
     if pod.host_network:
         return (None, "Node", node, pod.name)
-    return (pod.namespace, pod.workload.kind, pod.workload.name, pod.name)
+    _, kind, name = pod.workload or (None, None, None)
+    return (pod.namespace, kind, name, pod.name)
 
 
-def _peers(keys: Array, inventory: Inventory) -> tuple[list[Peer], Array]:
+def _peers(
+    keys: Array, first: Array, last: Array, inventory: Inventory
+) -> tuple[list[Peer], Array]:
     """Every distinct peer, and which of them each row has.
 
     An address stands twice in the list: at 2i met remotely, at 2i + 1 met without leaving
-    the pod (a pod that calls itself by its own address or its Service).
+    the pod (a pod that calls itself by its own address or its Service). One that passed from
+    pod to pod stands there once more for each interval it was met in.
     """
     raw = np.ascontiguousarray(keys["peer"])
     # S16 compares like 16 bytes: numpy ignores trailing zeros, and all have 16 bytes.
     _, where, inverse = np.unique(
         raw.reshape(-1).view("S16"), return_index=True, return_inverse=True
     )
+    earliest = np.full(len(where), _MOST, np.int64)
+    np.minimum.at(earliest, inverse, first)
     peers: list[Peer] = []
-    for packed in (raw[i].tobytes() for i in where):
-        if any(packed):
-            address = unpacked_address(packed)
-            peers += [inventory.peer(address), Peer(address, PeerKind.LOOPBACK)]
-        else:
-            peers += [Peer(None, PeerKind.UNKNOWN), Peer(None, PeerKind.LOOPBACK)]
-    return peers, 2 * inverse + (keys["scope"] == Scope.LOOPBACK)
+    passed_on: list[int] = []
+    for i, (packed, since) in enumerate(
+        zip((raw[w].tobytes() for w in where), earliest.tolist(), strict=True)
+    ):
+        address = unpacked_address(packed) if any(packed) else None
+        now = inventory.peer(address) if address else Peer(None, PeerKind.UNKNOWN)
+        peers += [now, Peer(address, PeerKind.LOOPBACK)]
+        if address and not inventory.constant(address, _time(since)):
+            passed_on.append(i)
+    loopback = keys["scope"] == Scope.LOOPBACK
+    peer = 2 * inverse + loopback
+    rows = np.flatnonzero(np.isin(inverse, passed_on) & ~loopback)
+    if len(rows):
+        met = np.stack([inverse[rows], first[rows], last[rows]], axis=1)
+        distinct, which = np.unique(met, axis=0, return_inverse=True)
+        peer[rows] = len(peers) + which.reshape(-1)
+        for i, begin, end in distinct.tolist():
+            address = peers[2 * i].ip or ""
+            peers.append(inventory.peer_at(address, _time(begin), _time(end)))
+    return peers, peer
+
+
+def _time(microseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def _target_ports(
     keys: Array, peers: Sequence[Peer], peer: Array, inventory: Inventory
 ) -> pa.Array:
-    is_service = np.array([p.kind is PeerKind.SERVICE for p in peers])[peer]
-    rows = np.flatnonzero(is_service & (keys["direction"] == Direction.EGRESS))
+    has_ports = np.array([p.kind in (PeerKind.SERVICE, PeerKind.NODE) for p in peers])[peer]
+    rows = np.flatnonzero(has_ports & (keys["direction"] == Direction.EGRESS))
     found = np.zeros(len(keys), np.int32)
     combined = (
         (peer[rows].astype(np.int64) << 24)

@@ -1,7 +1,7 @@
 """Who is who on this node: identity sources.
 
-Reads a static file of pods; the Kubernetes source is a later part. Not for attributing rows
-(:mod:`portforge_recorder.attribute`) and not for walking cgroups (the loader does).
+Reads a static file of pods; :mod:`portforge_recorder.kubernetes` asks the API server. Not for
+attributing rows (:mod:`portforge_recorder.attribute`), not for walking cgroups (the loader does).
 """
 
 from __future__ import annotations
