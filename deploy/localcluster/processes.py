@@ -52,6 +52,7 @@ class Processes:
                 start_new_session=True,
                 env=os.environ | environment,
             )
+        process.returncode = 0  # It outlives this object: nothing to warn of.
         (self.folder / f"{name}.pid").write_text(f"{process.pid} {_started(process.pid)}")
         return process.pid
 
