@@ -18,6 +18,10 @@ def cli_help() -> str:
         if command is None:
             raise LookupError(name)
         parts.append(f"## portforge {name}\n\n{_block(command, f'portforge {name}')}")
+        if isinstance(command, click.Group):
+            for sub, below in command.commands.items():
+                whole = f"portforge {name} {sub}"
+                parts.append(f"### {whole}\n\n{_block(below, whole)}")
     return "\n\n".join(parts)
 
 

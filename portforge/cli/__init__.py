@@ -17,6 +17,8 @@ from portforge.errors import PolicyError, PortforgeError
 COMMANDS = (
     "demo",
     "record",
+    "load",
+    "agent",
     "recommend",
     "simulate",
     "verify",
@@ -25,8 +27,11 @@ COMMANDS = (
     "explain",
     "approve",
     "apply",
+    "confirm",
     "status",
     "rollback",
+    "break-glass",
+    "capture",
     "schema",
     "doctor",
 )
@@ -42,7 +47,7 @@ class Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        command = import_module(f"portforge.cli.{cmd_name}").command
+        command = import_module(f"portforge.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)  # noqa: S101
         return command
 
@@ -54,6 +59,7 @@ Exit codes:
   2    the command line is wrong
   3    the answer is no: a policy would deny what was seen, lint or diff found something
   4    this host cannot do it; ask: portforge doctor
+  5    the cluster refuses, or cannot be reached
   130  interrupted
 """
 
