@@ -48,7 +48,7 @@ _TOOLS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
         "no_btrfs no_zfs no_devmapper",
         tuple(f"{_CONTAINERD}/{part}" for part in ("containerd", "containerd-shim-runc-v2", "ctr")),
     ),
-    ("CoreDNS", "v1.14.7", "", ("github.com/coredns/coredns",)),
+    ("CoreDNS", "v1.15.0", "", ("github.com/coredns/coredns",)),
     ("Helm", "v4.3.1", "", ("helm.sh/helm/v4/cmd/helm",)),
 )
 

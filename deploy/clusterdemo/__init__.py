@@ -1,0 +1,1 @@
+"""The demo's shop on a real cluster, and the story of `make demo-cluster`."""
