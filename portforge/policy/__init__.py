@@ -5,9 +5,11 @@ Meaning: :func:`judge` (the oracle), :func:`simulate`, :func:`explain`, :func:`d
 Approval: :func:`digest`, :func:`approve`, :func:`verify_approval`.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from portforge.policy._approval import approve, digest, verify_approval
 from portforge.policy._diff import Change, Diff, diff
-from portforge.policy._explain import explain
 from portforge.policy._judge import Judgement, judge
 from portforge.policy._lint import lint
 from portforge.policy._model import (
@@ -20,9 +22,12 @@ from portforge.policy._model import (
     Rule,
 )
 from portforge.policy._read import read_policies
-from portforge.policy._simulate import Simulation, simulate
 from portforge.policy._write import write_policies
 from portforge.policy._yaml import to_yaml
+
+if TYPE_CHECKING:
+    from portforge.policy._explain import explain
+    from portforge.policy._simulate import Simulation, simulate
 
 __all__ = [
     "Approval",
@@ -48,3 +53,12 @@ __all__ = [
     "verify_approval",
     "write_policies",
 ]
+
+# These need pandas, which the agent's image does not have: loaded when asked for.
+_LATER = {"explain": "_explain", "Simulation": "_simulate", "simulate": "_simulate"}
+
+
+def __getattr__(name: str) -> object:
+    if name in _LATER:
+        return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
