@@ -144,3 +144,9 @@ def _tell(console: Console, applied: Plan, dry_run: bool) -> None:
     by = f", approved by {approval.by}" if approval and after == Mode.ENFORCE else ""
     would = " (dry run)" if dry_run else ""
     console.print(f"{name_of(applied.policy)}: {applied.change}, {mode}, by {author}{by}{would}")
+    if after == Mode.ENFORCE and approval is None and applied.change == "changed":
+        console.print(
+            "  the approval no longer holds: nodes judge it in Audit until somebody else runs "
+            "portforge apply --cluster --mode enforce",
+            style="bold yellow",
+        )

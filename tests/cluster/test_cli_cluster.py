@@ -12,10 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from localcluster.binaries import BINARIES
 from localcluster.control import ControlPlane
+
+from portforge.capture import open_capture
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/helm/portforge"
@@ -132,7 +135,7 @@ def files(tmp_path: Path) -> Path:
     return folder
 
 
-def spec(plane: ControlPlane, name: str) -> dict:
+def spec(plane: ControlPlane, name: str) -> dict[str, Any]:
     return json.loads(kubectl(plane, "get", "pp", "-n", "shop", name, "-o", "json"))["spec"]
 
 
@@ -281,7 +284,51 @@ def test_what_would_cut_dns_is_not_enforced_unless_said_aloud(as_user, files):
     assert "OVERRIDDEN with --force: shop/deployment-cart" in forced.stderr
 
 
-def test_status_shows_policies_and_nodes(plane, as_user, files):
+def test_a_capture_says_who_needs_the_cluster_s_dns(plane, as_user, tmp_path):
+    """What the shipped capture saw is checked against Services of the real API server."""
+    seen = open_capture(ROOT / "datasets/shop").sql(
+        "SELECT namespace, workload_kind, workload, peer_ip FROM flows "
+        "WHERE direction = 'egress' AND port = 53 AND peer_kind IN ('service', 'workload')"
+    )
+    namespace, kind, name, address = (str(v) for v in seen.iloc[0])
+    policy = CART.replace("{kind: Deployment, name: cart}", f"{{kind: {kind}, name: {name}}}")
+    policy = policy.replace("namespace: shop", f"namespace: {namespace}") + "  egress: []\n"
+    file = tmp_path / "policy.yaml"
+    file.write_text(policy)
+    words = ("--cluster", "--mode", "enforce", "--capture", ROOT / "datasets/shop")
+    stopped = as_user("ben", "apply", file, *words)
+    assert stopped.returncode == 3, stopped.stderr
+    assert f"it was seen to ask {address}" in stopped.stderr
+    assert "ben may not list services in namespace kube-system" in stopped.stderr
+    admin = {**os.environ, "KUBECONFIG": str(plane.kubeconfig), "COLUMNS": "200"}
+    all_known = subprocess.run(
+        [PORTFORGE, "apply", file, *words], capture_output=True, text=True, check=False, env=admin
+    )
+    assert "not checked" not in all_known.stderr
+    assert all_known.returncode == 3, all_known.stderr
+
+
+def test_when_one_fails_all_are_left_as_they_were(plane, as_user, files):
+    (files / "web.yaml").write_text(WEB.replace("namespace: shop", "namespace: nowhere"))
+    failed = as_user("ana", "apply", files, "--cluster")
+    assert failed.returncode == 5
+    assert "nowhere/deployment-web" in failed.stderr
+    assert "0 of 2 policies applied, 2 not." in failed.stdout
+    assert kubectl(plane, "get", "pp", "-A", "-o", "name") == ""
+
+
+def test_an_approver_who_changes_what_is_enforced_hears_that_the_approval_is_gone(as_user, files):
+    as_user("ana", "apply", files, "--cluster")
+    as_user("ben", "apply", files, "--cluster", "--mode", "enforce")
+    (files / "cart.yaml").write_text(CART.replace("7070", "7071"))
+    changed = as_user("bea", "apply", files, "--cluster")
+    assert changed.returncode == 0, changed.stderr
+    assert "the approval no longer holds" in changed.stdout
+    done = as_user("ben", "apply", files, "--cluster", "--mode", "enforce")
+    assert "by bea, approved by ben" in done.stdout, done.stderr
+
+
+def test_status_shows_policies_and_nodes(as_user, files):
     as_user("ana", "apply", files, "--cluster")
     told = as_user("vic", "status", "--cluster", "-n", "shop")
     assert told.returncode == 0, told.stderr
@@ -291,7 +338,7 @@ def test_status_shows_policies_and_nodes(plane, as_user, files):
     assert data["policies"][0]["mode"] == "Audit"
 
 
-def test_breaking_the_glass_takes_one_command_and_leaves_a_name(plane, as_user, files):
+def test_breaking_the_glass_takes_one_command_and_leaves_a_name(as_user):
     refused = as_user("ana", "break-glass", "--reason", "I am curious")
     assert refused.returncode == 5
     assert "ana may not create breakglasses.portforge.dev" in refused.stderr
@@ -311,9 +358,9 @@ def test_breaking_the_glass_takes_one_command_and_leaves_a_name(plane, as_user, 
     assert as_user("vic", "break-glass", "--list").stdout == "nothing is lifted\n"
 
 
-def test_the_kubectl_plug_in_means_the_cluster(plane, as_user, files):
+def test_the_kubectl_plug_in_means_the_cluster(plane, as_user, files, monkeypatch):
     plugin = ROOT / "deploy/kubectl/kubectl-portforge"
-    os.environ["PORTFORGE_PYTHON"] = sys.executable
+    monkeypatch.setenv("PORTFORGE_PYTHON", sys.executable)
     done = as_user("ana", "apply", files, "-n", "shop", program=plugin)
     assert done.returncode == 0, done.stderr
     path = f"{plugin.parent}:{BINARIES}:{os.environ['PATH']}"
@@ -329,7 +376,7 @@ def test_the_kubectl_plug_in_means_the_cluster(plane, as_user, files):
     assert len(json.loads(through.stdout)["policies"]) == 2
 
 
-def test_what_is_wrong_is_said_in_a_sentence(plane, as_user, files, tmp_path):
+def test_what_is_wrong_is_said_in_a_sentence(plane, as_user, tmp_path):
     stranger = as_user("eve", "status", "--cluster")
     assert stranger.returncode == 5
     assert "eve may not list portpolicies.portforge.dev" in stranger.stderr
