@@ -240,8 +240,12 @@ class Node(Machine):
         name: str | None = None,
         host_network: bool = False,
         qos: cgroups.Qos = "burstable",
+        uid: str | None = None,
     ) -> Pod:
-        """A new pod of a workload (``Deployment``, ``StatefulSet``, ``Job``, ``Pod``…)."""
+        """A new pod of a workload (``Deployment``, ``StatefulSet``, ``Job``, ``Pod``…).
+
+        ``uid``: as an API server gave it; made up where there is none.
+        """
         with self._guard:
             number = next(self._hosts)
             host = 11 + (number - 11) % 240
@@ -249,7 +253,8 @@ class Node(Machine):
             if not host_network and addresses[0] in {p.address for p in self.pods}:
                 raise HostError("all 240 pod addresses are taken", remedy="stop some pods")
             ordinal = sum(p.workload == (namespace, kind, workload) for p in self.pods)
-            uid = str(uuid5(NAMESPACE_DNS, f"{self.id}/{namespace}/{kind}/{workload}/{number}"))
+            seed = f"{self.id}/{namespace}/{kind}/{workload}/{number}"
+            uid = uid or str(uuid5(NAMESPACE_DNS, seed))
             cgroup_path = self.root / cgroups.pod_path(self.driver, qos, uid)
             network = self.network if host_network else NAMESPACES / f"{self.id}-{number}"
             pod = Pod(

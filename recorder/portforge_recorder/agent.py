@@ -33,12 +33,14 @@ from portforge_recorder.only import only_recorder
 from portforge_recorder.snapshot import register
 from portforge_recorder.writer import Writer, loss_table
 
-__all__ = ["Recorder", "Tick"]
+__all__ = ["Drain", "Recorder", "Tick"]
 
 _HALTED = 2
 """PF_HALTED of bpf/maps.h."""
 _SNAPSHOT_SECONDS = 60.0
 _LISTENER_SECONDS = 60.0
+_STALE_SECONDS = 60
+"""Older than this, what is known of pods and Services may be wrong, and the capture says so."""
 _LOOK_SECONDS = 0.2
 """How often the loop looks for pods that came; they pass unjudged until it has."""
 
@@ -54,6 +56,17 @@ class Tick:
     pods: int
     problem: PortforgeError | None = None
     """What could not be written, read, put in force or registered; the gravest."""
+    unapplied: PortforgeError | None = None
+    """Why the kernel does not agree with the policies, where it does not."""
+
+
+@dataclass(frozen=True)
+class Drain:
+    """What one drain wrote, for whoever counts it."""
+
+    flows: pa.Table
+    losses: pa.Table
+    seconds: float
 
 
 @dataclass
@@ -67,6 +80,12 @@ class Recorder:
     kubepods: this node's own kubepods cgroup.
     interval: seconds between drains; also how often a long connection is recorded.
     unload: at the end take the programs out: nothing is enforced then.
+    snapshot: register what the kernel did not see begin. Without it the agent needs neither
+        CAP_SYS_ADMIN nor the host's processes: ``portforge load`` did it.
+    adopt_only: the programs must be loaded already; nothing is compiled.
+    on_drain: called with the rows of each drain, before ``on_tick``.
+    look: called several times a second in the loop; when its answer changes, the policies in
+        force did.
     """
 
     source: IdentitySource
@@ -77,7 +96,11 @@ class Recorder:
     sizes: Sizes = field(default_factory=Sizes)
     state_folder: Path | None = None
     unload: bool = False
+    snapshot: bool = True
+    adopt_only: bool = False
     on_tick: Callable[[Tick], None] = lambda _: None
+    on_drain: Callable[[Drain], None] = lambda _: None
+    look: Callable[[], object] = lambda: None
     stop: Event = field(default_factory=Event)
     _signalled: bool = field(default=False, init=False)
 
@@ -102,7 +125,9 @@ class Recorder:
             self.capture, inventory.cluster, inventory.node, max_seconds=self.max_seconds
         )
         try:
-            folder = load(inventory.node, self.kubepods, self.sizes, self.interval)
+            folder = load(
+                inventory.node, self.kubepods, self.sizes, self.interval, self.adopt_only
+            )
             with NodeMaps(folder) as maps:
                 self._loop(maps, inventory, folder)
         finally:
@@ -124,7 +149,7 @@ class Recorder:
         if maps.config()["active"] & _HALTED:
             # A newer version was about to take over and died.
             maps.configure(active=maps.config()["active"] & 1)
-        self._unregistered = register(maps, self.kubepods).problem
+        self._unregistered = self._register(maps)
         self._inventory = inventory
         self._departed: dict[str, Pod] = {}
         """Pods that the inventory no longer has and that still run or have rows to be drained."""
@@ -149,16 +174,17 @@ class Recorder:
         seen: object = None
         while not self.stop.is_set():
             pods = maps.pod_names().keys()
-            if (self._look(), pods, state.ids()) != seen:
+            changes = self.look()
+            if (self._look(), pods, changes, state.ids()) != seen:
                 self._reconcile(enforcer)
                 # The pods as of before: one that came meanwhile is seen next time.
-                seen = (self._inventory, pods, state.ids())
+                seen = (self._inventory, pods, changes, state.ids())
             if time.monotonic() >= due:
                 self._reconcile(enforcer)  # rules expire
                 self._drain(maps, state)
                 due = max(due + self.interval, time.monotonic())
             if time.monotonic() >= snapshot_due:
-                self._unregistered = register(maps, self.kubepods).problem
+                self._unregistered = self._register(maps)
                 snapshot_due += _SNAPSHOT_SECONDS
             self.stop.wait(min(_LOOK_SECONDS, max(due - time.monotonic(), 0.0)))
             if self._signalled:
@@ -207,6 +233,9 @@ class Recorder:
         maps.drain()
         maps.drained()
 
+    def _register(self, maps: NodeMaps) -> PortforgeError | None:
+        return register(maps, self.kubepods).problem if self.snapshot else None
+
     def _look(self) -> Inventory:
         """Read the inventory again; keep the last one when it cannot be read."""
         try:
@@ -247,6 +276,7 @@ class Recorder:
             )
 
     def _drain(self, maps: NodeMaps, state: State) -> None:
+        begun = time.monotonic()
         drained = maps.drain()
         boot = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         now = datetime.now(UTC)
@@ -270,7 +300,7 @@ class Recorder:
             self._inventory.node,
         )
         told = Told(now, maps.losses())
-        losses = self._losses(told, unattributed)
+        losses = self._losses(told, unattributed, flows.num_rows)
         self._mark.write(drained.epoch, told)
         self._writer.add(flows, losses, drained.epoch)
         maps.drained()
@@ -279,6 +309,7 @@ class Recorder:
             self._mark.durable = told
         self._forget_dead(maps, boot)
         self._forget_departed(maps)
+        self.on_drain(Drain(flows, losses, time.monotonic() - begun))
         self.on_tick(
             Tick(
                 now,
@@ -287,6 +318,7 @@ class Recorder:
                 sum(losses.column("count").to_pylist()),
                 self._applied.pods,
                 self._writer.problem or self._unread or self._unapplied or self._unregistered,
+                self._unapplied,
             )
         )
 
@@ -301,7 +333,7 @@ class Recorder:
         values["since_ns"] = np.maximum(values["since_ns"], told or boot)
         return keys, values
 
-    def _losses(self, told: Told, unattributed: int) -> pa.Table:
+    def _losses(self, told: Told, unattributed: int, rows: int) -> pa.Table:
         """Rows for what the kernel and attribution lost since the last drain."""
         # A clock that was set back must not make an interval that no reader takes.
         since, now = min(self._told.at, told.at), told.at
@@ -314,6 +346,8 @@ class Recorder:
         ]
         if unattributed:
             found.append((LossReason.UNATTRIBUTED, since, now, unattributed))
+        if rows and getattr(self.source, "age", 0.0) > _STALE_SECONDS:
+            found.append((LossReason.IDENTITY_STALE, since, now, rows))
         if now - since > timedelta(seconds=2 * self.interval + 1):
             down = int((now - since).total_seconds())
             found.append((LossReason.RECORDER_DOWN, since, now, down))
