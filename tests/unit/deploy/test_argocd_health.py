@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+
+from portforge_recorder.aggregate import aggregate
 
 ARGOCD = Path(__file__).parents[3] / "deploy/argocd"
 LUA = next((p for p in map(shutil.which, ("lua5.4", "lua5.3", "lua5.1", "lua")) if p), None)
@@ -136,3 +139,26 @@ def test_the_applications_do_not_prune_policies():
     chart, policies = YAML(typ="safe").load_all(ARGOCD / "application.yaml")
     assert chart["spec"]["source"]["path"] == "deploy/helm/portforge"
     assert policies["spec"]["syncPolicy"]["automated"]["prune"] is False
+
+
+@pytest.mark.parametrize(
+    ("state", "mode", "problem", "expected"),
+    [
+        ("Active", "Enforce", "", "Healthy"),
+        ("Unapproved", "Audit", "the digest does not hold", "Degraded"),
+        ("BreakGlass", "Audit", "break-glass outage", "Degraded"),
+        ("Active", "Audit", "", "Progressing"),
+    ],
+)
+def test_health_of_a_status_as_the_agents_write_it(state, mode, problem, expected):
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    asked = {
+        "metadata": {"namespace": "shop", "name": "deployment-cart", "generation": 2},
+        "spec": {"mode": "Enforce"},
+    }
+    entry = {"namespace": "shop", "name": "deployment-cart", "generation": 2, "pods": 1}
+    entry |= {"state": state, "mode": mode, "problem": problem}
+    said = {"heartbeat": now.isoformat(), "policies": [entry]}
+    reports = [{"metadata": {"name": "node-a"}, "status": said}]
+    asked["status"] = aggregate([asked], reports, now)["shop/deployment-cart"]
+    assert health("portpolicy-health.lua", asked)[0] == expected
