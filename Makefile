@@ -5,10 +5,11 @@ SHELL := /bin/bash
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help install demo lab test test-light lint docs lock dataset clean
+.PHONY: help install demo demo-cluster cluster cluster-stop lab test test-light lint docs lock \
+	dataset clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: ## Debian packages (as root), .venv with pinned dependencies, this checkout
 	@scripts/install
@@ -16,10 +17,19 @@ install: ## Debian packages (as root), .venv with pinned dependencies, this chec
 demo: install ## watch, learn, approve, enforce: the whole loop on a real small application
 	@$(BIN)/portforge demo $(ARGS)
 
+cluster: install ## a real Kubernetes of three nodes on this machine (root; 12 minutes the first time)
+	@scripts/cluster up
+
+cluster-stop: install ## stop it and leave nothing but the cached binaries and images
+	@scripts/cluster down
+
+demo-cluster: install ## the whole loop on a real cluster: its own, or the one of KUBECONFIG
+	@scripts/cluster demo $(ARGS)
+
 lab: install ## JupyterLab on notebooks/ with the shipped capture (or PORTFORGE_CAPTURE)
 	@scripts/lab $(ARGS)
 
-test: install ## everything: lint, types, generated docs, unit, kernel and notebook tests
+test: install ## everything: lint, types, generated docs, unit, kernel, notebook and cluster tests
 	@scripts/check
 	@$(BIN)/pytest $(ARGS)
 

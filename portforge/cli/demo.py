@@ -58,7 +58,7 @@ def command(output: Path, seconds: float, dataset: Path | None) -> None:
         console.print(f"So the steps that need neither, on the shipped capture {DATASET}:")
         tell_without_kernel(output, console, DATASET)
     else:
-        sys.exit(0 if Story(output.absolute(), console, seconds).tell() else 1)
+        sys.exit(0 if Story(console, output.absolute(), seconds).tell() else 1)
 
 
 def _lacking() -> str:

@@ -7,16 +7,13 @@ and the intruder met is counted by them, not here.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -25,16 +22,16 @@ from rich.table import Table
 from portforge.capture import open_capture
 from portforge.demo.application import Shop
 from portforge.demo.pods import Node, sweep
+from portforge.demo.telling import PORTFORGE, Telling, counted, delete, interruptible
 from portforge.errors import PortforgeError
 
 __all__ = ["Story", "record_dataset", "tell_without_kernel"]
 
-PORTFORGE = str(Path(sys.executable).with_name("portforge"))
 NODE = "demo-node"
 
 
 @dataclass
-class Story:
+class Story(Telling):
     """One run of the demo, writing below ``folder``.
 
     Parameters
@@ -43,18 +40,16 @@ class Story:
     seconds: how long the application is watched.
     """
 
-    folder: Path
-    console: Console
+    folder: Path = Path("out/demo")
     seconds: float = 30.0
-    checks: list[tuple[str, str, bool]] = field(default_factory=list)
 
     def tell(self) -> bool:
         """Run it; True when everything went as promised. Cleans up after itself, always."""
         sweep()
         for name in ("capture", "enforced", "review", "state", "pods.yaml"):
-            _delete(self.folder / name)
+            delete(self.folder / name)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _interruptible(), Node(name=NODE) as node, unloaded(node.name):
+        with interruptible(), Node(name=NODE) as node, unloaded(node.name):
             node.write_inventory(self.inventory)
             shop = Shop(node)
             try:
@@ -77,27 +72,7 @@ class Story:
         """The file that says who is who, kept up to date by the test bed."""
         return self.folder / "pods.yaml"
 
-    def say(self, title: str, text: str = "") -> None:
-        """A heading, and what is about to happen."""
-        self.console.print(f"\n[bold cyan]{title}[/]")
-        if text:
-            self.console.print(text)
-
-    def run(self, *words: str, expect: int = 0) -> None:
-        """Run a ``portforge`` command as the reader would, and show it."""
-        self.console.print(f"[dim]$ portforge {' '.join(words)}[/]", soft_wrap=True)
-        sys.stdout.flush()
-        done = subprocess.run([PORTFORGE, *words], env=self._environment(), check=False)
-        if done.returncode != expect:
-            raise PortforgeError(f"portforge {words[0]} ended with exit code {done.returncode}")
-
-    def check(self, what: str, counts: str, good: bool) -> None:
-        """Write down a promise, what came of it, and whether it was kept."""
-        self.checks.append((what, counts, good))
-        mark = "[green]✓[/]" if good else "[red]✗[/]"
-        self.console.print(f"  {mark} {what}: {counts}")
-
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         return {
             **os.environ,
             "COLUMNS": str(self.console.width),
@@ -112,7 +87,7 @@ class Story:
         words += ["--interval", "1", "--rotate", str(rotate)]
         self.console.print(f"[dim]$ portforge {' '.join(words)} &[/]", soft_wrap=True)
         process = subprocess.Popen(
-            [PORTFORGE, *words], env=self._environment(), stderr=subprocess.PIPE, text=True
+            [PORTFORGE, *words], env=self.environment(), stderr=subprocess.PIPE, text=True
         )
         try:
             self._wait_for_programs(node.name, process)
@@ -159,14 +134,14 @@ class Story:
             "its own; an intruder that scans, a listener nobody uses, a job that runs once.",
         )
         started = shop.start()
-        self.console.print(f"  started: {_text(started)}")
+        self.console.print(f"  started: {counted(started)}")
         half = self.seconds / 2
         self.load(shop, half, "the client works")
-        self.console.print(f"  job 'report' ran once: {_text(shop.report())}")
+        self.console.print(f"  job 'report' ran once: {counted(shop.report())}")
         self.scan_before = shop.scan()
-        self.console.print(f"  the intruder scans web: TCP {_text(self.scan_before['tcp'])}")
+        self.console.print(f"  the intruder scans web: TCP {counted(self.scan_before['tcp'])}")
         served = self.load(shop, half, "the client works")
-        self.check("the application answers while recorded", _text(served), not served["failed"])
+        self.check("the application answers while recorded", counted(served), not served["failed"])
 
     def recommend(self, capture: Path) -> None:
         """Learn the policies from ``capture``."""
@@ -195,9 +170,9 @@ class Story:
         held = shop.hold()
         shop.scan()
         served = self.load(shop, 6, "the client works")
-        self.check("the application answers in Audit", _text(served), not served["failed"])
-        self.check("the backdoor still opens in Audit", _text(backdoor), backdoor["connected"])
-        self.check("a forbidden connection is open", _text(held), held["state"] == "open")
+        self.check("the application answers in Audit", counted(served), not served["failed"])
+        self.check("the backdoor still opens in Audit", counted(backdoor), backdoor["connected"])
+        self.check("a forbidden connection is open", counted(held), held["state"] == "open")
         rows = open_capture(self.folder / "enforced").flows()
         audited = rows[rows["verdict"] == "audited"]
         table = Table("workload", "direction", "port", "peer", "connections", box=None)
@@ -218,30 +193,30 @@ class Story:
         self.say("5. Enforce: the kernel refuses what was never needed")
         self.run("apply", str(self.folder / "review" / "policies"), "--mode", "enforce")
         served = self.load(shop, 6, "the client works")
-        self.check("the application answers under load", _text(served), not served["failed"])
+        self.check("the application answers under load", counted(served), not served["failed"])
         asked = shop.ask(23)
-        self.check("23 requests at once", _text(asked), asked["ok"] == 23)
+        self.check("23 requests at once", counted(asked), asked["ok"] == 23)
         scan = shop.scan()["tcp"]
-        self.check("the scan finds no open port", _text(scan), not scan["open"])
+        self.check("the scan finds no open port", counted(scan), not scan["open"])
         backdoor = shop.backdoor()
-        self.check("the backdoor is refused", _text(backdoor), not backdoor["connected"])
+        self.check("the backdoor is refused", counted(backdoor), not backdoor["connected"])
         until = time.monotonic() + 15
         while shop.held()["state"] == "open" and time.monotonic() < until:
             time.sleep(0.2)
         held = shop.held()
-        self.check("the forbidden connection is cut", _text(held), held["state"] == "cut")
+        self.check("the forbidden connection is cut", counted(held), held["state"] == "cut")
         self.run("status")
 
     def _roll_back(self, shop: Shop) -> None:
         self.say("6. Rollback: everything as before")
         self.run("rollback", "--all")
         asked = shop.ask(23)
-        self.check("the application answers", _text(asked), asked["ok"] == 23)
+        self.check("the application answers", counted(asked), asked["ok"] == 23)
         scan = shop.scan()["tcp"]
         same = scan["open"] >= self.scan_before["tcp"]["open"] and not scan["timeout"]
-        self.check("the scan finds what it found before", _text(scan), same)
+        self.check("the scan finds what it found before", counted(scan), same)
         backdoor = shop.backdoor()
-        self.check("the backdoor opens again", _text(backdoor), backdoor["connected"])
+        self.check("the backdoor opens again", counted(backdoor), backdoor["connected"])
 
     def notebook(self, capture: Path) -> None:
         """Render the analyst's notebook on ``capture``."""
@@ -253,11 +228,7 @@ class Story:
         self.console.print(f"  {page}")
 
     def _summary(self) -> None:
-        self.say("What was promised, and what came of it")
-        table = Table("", "promise", "counted", box=None)
-        for what, counts, good in self.checks:
-            table.add_row("[green]✓[/]" if good else "[red]✗[/]", what, counts)
-        self.console.print(table)
+        self.summary()
         self.say("Where everything lies")
         for name in ("capture", "enforced", "review", "notebook.html"):
             self.console.print(f"  {self.folder / name}")
@@ -265,9 +236,9 @@ class Story:
 
 def tell_without_kernel(folder: Path, console: Console, capture: Path) -> None:
     """What is possible without root or BPF: recommend and the notebook, on a shipped capture."""
-    story = Story(folder, console)
+    story = Story(console, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _delete(folder / "review")
+    delete(folder / "review")
     story.recommend(capture)
     story.notebook(capture)
 
@@ -276,11 +247,11 @@ def record_dataset(folder: Path, console: Console, seconds: float) -> None:
     """Record the shop into ``folder``: the capture that is shipped."""
     sweep()
     work = folder.with_name(f".{folder.name}-new")
-    _delete(work)
+    delete(work)
     work.mkdir(parents=True)
-    story = Story(work, console, seconds)
+    story = Story(console, work, seconds)
     try:
-        with _interruptible(), Node(name=NODE) as node, unloaded(node.name):
+        with interruptible(), Node(name=NODE) as node, unloaded(node.name):
             node.write_inventory(story.inventory)
             shop = Shop(node)
             try:
@@ -288,11 +259,11 @@ def record_dataset(folder: Path, console: Console, seconds: float) -> None:
                     story._watch(shop)
             finally:
                 shop.stop()
-        _delete(folder / "v1")
+        delete(folder / "v1")
         folder.mkdir(parents=True, exist_ok=True)
         (work / "capture" / "v1").rename(folder / "v1")
     finally:
-        _delete(work)
+        delete(work)
 
 
 @contextmanager
@@ -309,34 +280,3 @@ def unloaded(node: str) -> Iterator[None]:
         yield
     finally:
         clear()
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM cleans up as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _text(counts: dict[str, Any]) -> str:
-    """``{"ok": 23, "failed": 0}`` as ``23 ok, 0 failed``."""
-    shown = {k: v for k, v in counts.items() if not isinstance(v, list | dict) and k != "at"}
-    return ", ".join(
-        f"{value} {name}" if isinstance(value, int) and not isinstance(value, bool)
-        else f"{name} {str(value).lower()}"
-        for name, value in shown.items()
-    )  # fmt: skip
