@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from portforge.apply import layout, libbpf
+from portforge.apply.cgroups import pod_uid
 from portforge.apply.compile import CompiledPolicy
 from portforge.apply.layout import MAPS, Rows, as_bytes, as_rows
 from portforge.apply.pins import BPFFS, find_pins, pin_home
@@ -265,6 +266,15 @@ class NodeMaps:
             self.configure(closed=int(closed))
         libbpf.wait_for_programs()
         return True
+
+    def let_pass(self, uid: str) -> bool:
+        """Take the mark ``unknown`` from the pod ``uid``: an agent's own, known through itself."""
+        for cgroup, name in self.pod_names().items():
+            if pod_uid(name) == uid and (now := self.get("pods", cgroup)) and now["unknown"]:
+                self.assign(cgroup, 0, None)
+                self.rejudge()
+                return True
+        return False
 
     def rejudge(self) -> None:
         """Make every cached verdict void, and wait until no program still uses an old policy."""

@@ -150,6 +150,22 @@ def test_an_unknown_pod_is_denied_until_it_is_known(bed: Bed) -> None:
     assert outside.connect(web.address, SHUT_PORT) == "ok"
 
 
+def test_the_agents_own_pod_lets_itself_pass(bed: Bed) -> None:
+    """It was made when no agent was there to expect it, and without it nobody is ever known."""
+    other = bed.node.pod("t", "Job", "other")
+    Puppet(other, OPEN_PORT)
+    know(bed, shut=True)
+    pod = bed.node.pod("t", "DaemonSet", "agent")
+    inside = Puppet(pod)
+    assert inside.connect(other.address, OPEN_PORT) == BLOCKED
+    assert bed.maps.let_pass(pod.uid)
+    assert inside.connect(other.address, OPEN_PORT) == "ok"
+    assert not bed.maps.let_pass(pod.uid)
+    inventory = closed(bed.source().inventory())
+    assert bed.enforcer.reconcile(replace(inventory, pods=())).unknown == ()
+    assert inside.connect(other.address, OPEN_PORT) == "ok"
+
+
 def test_known_pods_never_wait_and_those_that_run_are_not_touched(bed: Bed) -> None:
     runs = bed.node.pod("t", "Job", "runs")
     old = Puppet(runs, OPEN_PORT)
