@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from portforge.apply.inventory import Inventory, Pod
 from portforge.apply.layout import FLOW, FLOW_KEY, LISTENER, LISTENER_KEY
-from portforge.schema import FLOW_SCHEMA, SORT_COLUMNS
+from portforge.schema import FLOW_SCHEMA, SORT_COLUMNS, Workload
 from portforge_recorder.attribute import attribute, canonical
+
+CLOCK = 1_795_600_800_000_000
+WEB = "0f8fad5b-d9cb-469f-a165-70867728950e"
 
 
 def only(result: tuple[pa.Table, int]) -> dict:
@@ -186,3 +190,54 @@ def test_fifty_thousand_rows_in_well_under_a_second(inventory) -> None:
     table, _ = attribute(keys, values, nothing, names, inventory, {}, 0, 0, "node-a")
     assert time.process_time() - start < 1
     assert table.num_rows == n
+
+
+def test_rows_name_the_pod_that_had_the_address_then(entry) -> None:
+    boot = datetime.fromtimestamp(CLOCK / 1e6, UTC)
+    pods = [
+        Pod(WEB, "shop", "web", Workload("shop", "Deployment", "web"), "node-a", ("10.77.0.11",)),
+        *(
+            Pod(
+                name, "shop", name, Workload("shop", "Job", name), "node-b", ("10.77.0.99",),
+                since=since and boot + timedelta(seconds=since),
+                until=until and boot + timedelta(seconds=until),
+            )
+            for name, since, until in (("old", None, 100), ("new", 200, None))
+        ),
+    ]  # fmt: skip
+    met = [(10, 20), (50, 60), (250, 260), (60, 260), (150, 150)]
+    flows = [
+        entry(peer="10.77.0.99", port=port, first_ns=int(first * 1e9), last_ns=int(last * 1e9))
+        for port, (first, last) in enumerate(met, start=1)
+    ]
+    flows += [entry(peer="10.77.0.99", port=6, scope=1), entry(peer="10.77.0.11", port=7)]
+    keys, values = (np.concatenate(part) for part in zip(*flows, strict=True))
+    empty = (np.zeros(0, LISTENER_KEY), np.zeros(0, LISTENER))
+    inventory = Inventory("demo", "node-a", tuple(pods), cidrs=("10.77.0.0/24",))
+    table, _ = attribute(
+        keys, values, empty, {11: f"pod{WEB}"}, inventory, {}, CLOCK, 10**12, "node-a"
+    )
+    found = {r["port"]: (r["peer_kind"], r["peer_workload"]) for r in table.to_pylist()}
+    assert found == {
+        1: ("workload", "old"),
+        2: ("workload", "old"),
+        3: ("workload", "new"),
+        4: ("unknown", None),
+        5: ("unknown", None),
+        6: ("loopback", None),
+        7: ("workload", "web"),
+    }
+
+
+def test_a_pod_whose_owner_is_not_known_has_no_workload(entry) -> None:
+    keys, values = entry()
+    empty = (np.zeros(0, LISTENER_KEY), np.zeros(0, LISTENER))
+    inventory = Inventory("demo", "node-a", (Pod(WEB, "shop", "web-x", None, "node-a"),))
+    table, unattributed = attribute(
+        keys, values, empty, {11: f"pod{WEB}"}, inventory, {}, CLOCK, 10**12, "node-a"
+    )
+    row = table.to_pylist()[0]
+    assert [row[n] for n in ("namespace", "workload_kind", "workload", "pod")] == [
+        "shop", None, None, "web-x",
+    ]  # fmt: skip
+    assert unattributed == 0
