@@ -31,10 +31,13 @@ def cluster_options(command: _Command) -> _Command:
 
 
 def open_cluster(kubeconfig: Path | None, context: str | None) -> ApiClient:
-    """A client of the cluster; ClusterError says what is missing."""
+    """A client of the cluster until the command ends; ClusterError says what is missing."""
     from portforge.kube.client import connect
 
-    return connect(kubeconfig, context)
+    api = connect(kubeconfig, context)
+    if (command := click.get_current_context(silent=True)) is not None:
+        command.call_on_close(api.close)
+    return api
 
 
 class Lasting(click.ParamType[timedelta]):

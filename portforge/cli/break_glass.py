@@ -25,7 +25,7 @@ Examples:
 \b
 It asks nothing. Every policy there is judged in Audit until the object is removed or expires:
 nothing is denied, everything goes on being recorded. Needs the role portforge-responder.
-Exit codes: 0 done; 1 no such object; 5 the cluster refuses or cannot be reached.
+Exit codes: 0 done; 5 the cluster refuses, has no such object, or cannot be reached.
 """
 
 

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,10 @@ from localcluster.binaries import BINARIES
 from localcluster.control import ControlPlane
 
 from portforge.capture import open_capture
+from portforge.cli import main
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/helm/portforge"
-PORTFORGE = Path(sys.executable).with_name("portforge")
 ROLES = {
     "ana": "analyst",
     "ben": "approver",
@@ -102,19 +104,19 @@ def until_admission_is_awake(plane: ControlPlane) -> None:
 
 
 @pytest.fixture
-def as_user(plane: ControlPlane) -> Run:
-    """Runs ``portforge`` as a user of the cluster."""
+def as_user(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command line as a user of the cluster, in this process: a start takes a second."""
+    monkeypatch.setenv("COLUMNS", "200")
 
-    def run(
-        user: str, *words: str | Path, program: Path = PORTFORGE
-    ) -> subprocess.CompletedProcess[str]:
-        kubeconfig = plane.pki.kubeconfig(user)
-        environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "COLUMNS": "200"}
-        done = subprocess.run(
-            [program, *words], capture_output=True, text=True, check=False, env=environment
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return done
+    def run(user: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        given = [*map(str, words)]
+        if "--kubeconfig" not in given:
+            given += ["--kubeconfig", str(plane.pki.kubeconfig(user))]
+        monkeypatch.setattr(sys, "argv", ["portforge", *given])
+        out, err = StringIO(), StringIO()
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
+            main()
+        return subprocess.CompletedProcess(given, end.value.code, out.getvalue(), err.getvalue())
 
     return run
 
@@ -300,10 +302,7 @@ def test_a_capture_says_who_needs_the_cluster_s_dns(plane, as_user, tmp_path):
     assert stopped.returncode == 3, stopped.stderr
     assert f"it was seen to ask {address}" in stopped.stderr
     assert "ben may not list services in namespace kube-system" in stopped.stderr
-    admin = {**os.environ, "KUBECONFIG": str(plane.kubeconfig), "COLUMNS": "200"}
-    all_known = subprocess.run(
-        [PORTFORGE, "apply", file, *words], capture_output=True, text=True, check=False, env=admin
-    )
+    all_known = as_user("admin", "apply", file, *words, "--kubeconfig", plane.kubeconfig)
     assert "not checked" not in all_known.stderr
     assert all_known.returncode == 3, all_known.stderr
 
@@ -358,22 +357,26 @@ def test_breaking_the_glass_takes_one_command_and_leaves_a_name(as_user):
     assert as_user("vic", "break-glass", "--list").stdout == "nothing is lifted\n"
 
 
-def test_the_kubectl_plug_in_means_the_cluster(plane, as_user, files, monkeypatch):
+def test_the_kubectl_plug_in_means_the_cluster(plane, files, monkeypatch):
     plugin = ROOT / "deploy/kubectl/kubectl-portforge"
     monkeypatch.setenv("PORTFORGE_PYTHON", sys.executable)
-    done = as_user("ana", "apply", files, "-n", "shop", program=plugin)
-    assert done.returncode == 0, done.stderr
-    path = f"{plugin.parent}:{BINARIES}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "KUBECONFIG": str(plane.pki.kubeconfig("vic"))}
-    through = subprocess.run(
-        [BINARIES / "kubectl", "portforge", "status", "-n", "shop", "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
-    assert through.returncode == 0, through.stderr
-    assert len(json.loads(through.stdout)["policies"]) == 2
+    monkeypatch.setenv("PATH", f"{plugin.parent}:{BINARIES}:{os.environ['PATH']}")
+
+    def kubectl_portforge(user: str, *words: str | Path) -> str:
+        environment = {**os.environ, "KUBECONFIG": str(plane.pki.kubeconfig(user))}
+        done = subprocess.run(
+            [BINARIES / "kubectl", "portforge", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    kubectl_portforge("ana", "apply", files, "-n", "shop")
+    told = kubectl_portforge("vic", "status", "-n", "shop", "--json")
+    assert len(json.loads(told)["policies"]) == 2
 
 
 def test_what_is_wrong_is_said_in_a_sentence(plane, as_user, tmp_path):
