@@ -84,6 +84,8 @@ class Watcher(Generic[T]):
         self._stop, self._synced = threading.Event(), threading.Event()
         self._heard = float("-inf")
         self._version = ""
+        self._failures = 0
+        """In a row; each makes the pause before the next attempt longer."""
         self._response: BaseHTTPResponse | None = None
         self._thread = threading.Thread(target=self._run, name=f"watch {path}", daemon=True)
 
@@ -128,32 +130,37 @@ class Watcher(Generic[T]):
         return time.monotonic() - self._heard
 
     def _run(self) -> None:
-        failures = 0
         while not self._stop.is_set():
             begun = time.monotonic()
             try:
                 if not self._version:
                     self._list()
-                quiet = self._watch() == 0
+                if not self._stop.is_set():
+                    self._watch()
                 self.problem = None
+                # A server or a proxy that ends every watch at once must not be asked in a circle.
+                failed = time.monotonic() - begun < 1
             except ClusterError as problem:
-                quiet = True
-                if problem.status in _BEGIN_AGAIN and self._version:
-                    _log.info("listing again: %s", problem)
-                    self._version = ""
-                elif not self._stop.is_set():
-                    said_before = self.problem is not None
-                    _log.log(logging.DEBUG if said_before else logging.WARNING, "%s", problem)
-                    self.problem = problem
+                failed = True
+                self._met(problem)
             except Exception:
                 # A thread that died would leave the agent with a picture that only grows older.
                 _log.exception("%s: the watch failed", self.path)
+                failed = True
                 self.problem = ClusterError("the watch failed; see the log", place=self.path)
-                self._version, quiet = "", True
-            # A server or a proxy that ends every watch at once must not be asked in a circle.
-            failures = failures + 1 if quiet and time.monotonic() - begun < 5 else 0
-            if self.problem or failures:
-                self._stop.wait(_pause(max(failures, 1)))
+                self._version = ""
+            if failed:
+                self._failures += 1
+                self._stop.wait(_pause(self._failures))
+
+    def _met(self, problem: ClusterError) -> None:
+        if problem.status in _BEGIN_AGAIN and self._version:
+            _log.info("listing again: %s", problem)
+            self._version = ""
+        elif not self._stop.is_set():
+            said_before = self.problem is not None
+            _log.log(logging.DEBUG if said_before else logging.WARNING, "%s", problem)
+            self.problem = problem
 
     def _list(self) -> None:
         params = {**self._params, "limit": _PAGE}
@@ -169,7 +176,7 @@ class Watcher(Generic[T]):
                 break
             params["continue"] = meta["continue"]
         else:
-            return
+            return  # stopped
         with self._lock:
             before, self._items = self._items, found
         self._synced.set()
@@ -182,13 +189,8 @@ class Watcher(Generic[T]):
             self._on_change()
 
     def _page(self, params: Mapping[str, str]) -> dict[str, Any]:
-        response = send(
-            self._api,
-            "GET",
-            self.path,
-            params=params,
-            headers={"Accept": self._accept, "Accept-Encoding": "gzip"},
-        )
+        headers = {"Accept": self._accept, "Accept-Encoding": "gzip"}
+        response = send(self._api, "GET", self.path, params=params, headers=headers)
         data = content(self._api, response)
         self._note(len(data))
         if response.status >= 400:
@@ -212,8 +214,8 @@ class Watcher(Generic[T]):
         if kept is not None:
             into[uid] = kept
 
-    def _watch(self) -> int:
-        """Follow until the server ends it; how many events came."""
+    def _watch(self) -> None:
+        """Follow until the server ends it."""
         seconds = max(1, round(self._seconds * random.uniform(0.9, 1)))  # noqa: S311
         response = send(
             self._api,
@@ -231,7 +233,6 @@ class Watcher(Generic[T]):
         )
         with self._lock:
             self._response = response
-        events = 0
         try:
             if response.status >= 400:
                 raise refusal(response.status, content(self._api, response), self.path)
@@ -239,12 +240,11 @@ class Watcher(Generic[T]):
             self.problem = None
             for line in self._lines(response):
                 self._event(json.loads(line))
-                events += 1
+                self._failures = 0
         finally:
             with self._lock:
                 self._response = None
             response.close()
-        return events
 
     def _lines(self, response: BaseHTTPResponse) -> Iterator[bytes]:
         from urllib3.exceptions import HTTPError
