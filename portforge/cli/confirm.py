@@ -12,6 +12,7 @@ from portforge.cli._cluster import cluster_options, open_cluster
 
 if TYPE_CHECKING:
     from portforge.kube.policies import Live
+    from portforge.kube.reports import NodeReport
 
 EPILOG = """\b
 Examples:
@@ -22,7 +23,8 @@ Examples:
 
 \b
 Without names and --all it only shows which trial ends when. Confirming needs the right enforce.
-A trial that has ended cannot be confirmed: the nodes went back. Apply again.
+A trial that has ended cannot be confirmed: the nodes went back. Apply again. Nor can one that
+a node gave up early, because too much was denied there, unless you say --force.
 Exit codes: 0 confirmed, or shown; 1 not on trial, or its trial has ended; 5 the cluster refuses.
 """
 
@@ -31,17 +33,20 @@ Exit codes: 0 confirmed, or shown; 1 not on trial, or its trial has ended; 5 the
 @click.argument("names", nargs=-1)
 @click.option("-n", "--namespace", help="Only policies of this namespace.")
 @click.option("--all", "everything", is_flag=True, help="Every policy on trial.")
+@click.option("--force", is_flag=True, help="Also what nodes gave up because too much was denied.")
 @cluster_options
 def command(
     names: tuple[str, ...],
     namespace: str | None,
     everything: bool,
+    force: bool,
     kubeconfig: Path | None,
     context: str | None,
 ) -> None:
     """Confirm the policies NAMES (name, or namespace/name): they stay in Enforce."""
     from portforge.kube.apply import confirm
     from portforge.kube.policies import chosen, list_policies
+    from portforge.kube.reports import list_reports
 
     if names and everything:
         raise click.UsageError("give names or --all, not both")
@@ -53,6 +58,9 @@ def command(
         _show(trials, now)
         return
     _refuse(found if names else trials, now, named=bool(names))
+    if trials:
+        for sentence in given_up(trials, list_reports(api), force=force):
+            click.echo(f"OVERRIDDEN with --force: {sentence}", err=True)
     for live in trials:
         confirm(api, live)
         click.echo(f"{live.name}: confirmed, stays in Enforce")
@@ -98,3 +106,25 @@ def _refuse(asked: list[Live], now: datetime, *, named: bool) -> None:
                 place=live.name,
                 remedy="apply it again: portforge apply --cluster --mode enforce",
             )
+
+
+def given_up(trials: list[Live], reports: list[NodeReport], *, force: bool) -> list[str]:
+    """Which node gave up which trial, and why; ApprovalError for the first, without ``force``."""
+    from portforge.errors import ApprovalError
+
+    told = []
+    for live in trials:
+        for report in reports:
+            for on_node in report.policies:
+                same = f"{on_node.namespace}/{on_node.name}" == live.name
+                if not same or on_node.state != "RolledBack":
+                    continue
+                why = f"{report.node} gave the trial up: {on_node.problem or 'no reason given'}"
+                if not force:
+                    raise ApprovalError(
+                        why,
+                        place=live.name,
+                        remedy="look at what was denied and mend the rules; or say --force",
+                    )
+                told.append(f"{live.name}: {why}")
+    return told

@@ -5,9 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
 from portforge.cli._status_cluster import as_data, show
+from portforge.cli.confirm import given_up
+from portforge.errors import ApprovalError
 from portforge.kube.policies import Live, from_object
 from portforge.kube.reports import BreakGlass, NodeReport, node_report
 
@@ -82,6 +85,15 @@ def test_what_is_not_as_it_should_be_has_a_line():
         "node-b: not heard of for 1h",
     ):
         assert part in text, text
+
+
+def test_a_trial_that_a_node_gave_up_is_not_confirmed_by_accident():
+    rolled = {"namespace": "shop", "name": "cart", "state": "RolledBack", "problem": "denied 120"}
+    reports = [report("node-a", 5, policies=[rolled]), report("node-b", 5)]
+    with pytest.raises(ApprovalError, match="node-a gave the trial up: denied 120; look at"):
+        given_up([policy()], reports, force=False)
+    assert given_up([policy()], reports, force=True)[0].startswith("shop/cart: node-a")
+    assert given_up([policy()], reports[1:], force=False) == []
 
 
 def test_a_broken_glass_stands_first_until_it_is_over():
