@@ -225,6 +225,8 @@ def _fields(said: PolicyState, policy: PortPolicy | None) -> dict[str, Any]:
         "by": policy.approval.by if policy and policy.approval else None,
         "problem": said.problem or None,
     }
+    if said.state is StateName.ON_TRIAL and policy and policy.confirm_before:
+        fields["confirm_before"] = f"{policy.confirm_before:%Y-%m-%dT%H:%M:%SZ}"
     return {k: v for k, v in fields.items() if v is not None}
 
 

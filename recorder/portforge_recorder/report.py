@@ -159,7 +159,7 @@ class Reporter(_Loop):
             report = {
                 "apiVersion": "portforge.dev/v1alpha1",
                 "kind": "NodeReport",
-                "metadata": {"name": self._node},
+                "metadata": {"name": self._node, "ownerReferences": self._owner()},
             }
             try:
                 request(self._api, "POST", f"{GROUP}/nodereports", body=report)
@@ -167,6 +167,16 @@ class Reporter(_Loop):
                 if there.status != 409:  # made meanwhile
                     raise
             request(self._api, "PATCH", path, headers=_MERGE, body=body)
+
+    def _owner(self) -> list[Object]:
+        """The Node object, so that the report of a node that is removed goes with it."""
+        try:
+            node = request(self._api, "GET", f"/api/v1/nodes/{self._node}")
+        except ClusterError as problem:
+            _log.info("the report has no owner: %s", problem)
+            return []
+        uid = node["metadata"]["uid"]
+        return [{"apiVersion": "v1", "kind": "Node", "name": self._node, "uid": uid}]
 
 
 class Aggregator(_Loop):

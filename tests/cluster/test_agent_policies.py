@@ -23,9 +23,11 @@ from localcluster.control import ControlPlane
 from portforge.apply.node import NodeMaps
 from portforge.capture import open_capture
 from portforge.demo.pods import Node, Pod
+from portforge.kube.client import connect
 from portforge.kube.policies import to_object
 from portforge.policy import Mode, PortPolicy, approve
 from portforge.schema import Workload
+from portforge_recorder.lease import Lease
 from portforge_recorder.load import load, remove, versions
 from portforge_recorder.snapshot import register
 from tests.kernel.puppet import Puppet
@@ -315,7 +317,7 @@ def test_alone_a_node_goes_on_ends_a_trial_by_itself_and_survives_a_restart(
     # The inventory is written once a minute, the first time at once.
     until("remembered", lambda: list(place.folder.glob("state/*/inventory.json")))
 
-    place.plane.processes.stop("api-server")
+    place.plane.processes.stop("api-server", signal.SIGKILL)
     try:
         assert datetime.now(UTC) < soon, "too slow: the trial ended before the API server did"
         until("the first version again", lambda: place.denied(SHUT), 30)
@@ -407,3 +409,18 @@ def test_without_the_programs_it_says_what_did_not_run(place: Place, tmp_path: P
     assert done.returncode == 4
     assert "programs of this version are not loaded" in done.stderr
     assert "portforge load" in done.stderr
+
+
+def test_one_agent_at_a_time_holds_the_lease(place: Place) -> None:
+    api = connect(place.plane.kubeconfig)
+    one, other = (Lease(api, "shop", holder, seconds=2) for holder in ("node-a", "node-b"))
+
+    assert one.tick()
+    assert not other.tick()
+    assert one.tick()
+    time.sleep(1.5)
+    assert not other.tick(), "it was renewed: the wait begins anew"
+    until("the other takes it from one that is silent", other.tick, 5)
+    assert not one.tick()
+    other.release()
+    assert one.tick()
