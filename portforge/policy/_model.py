@@ -43,7 +43,7 @@ __all__ = [
 API_VERSION = "portforge.dev/v1alpha1"
 KIND = "PortPolicy"
 # In a direction, and in a rule: the API server prices a CRD's rules by the longest lists.
-MOST_RULES, MOST_PEERS = 128, 128
+MOST_RULES, MOST_PEERS = 128, 256
 
 
 class Mode(StrEnum):

@@ -263,7 +263,7 @@ def test_longer_than_the_cluster_takes(tmp_path: Path) -> None:
     rules = "".join(
         f"  - id: a{i}\n    protocol: TCP\n    port: {i}\n" for i in range(1, MOST_RULES + 2)
     )
-    peers = "".join(f"    - cidr: 10.0.{i}.0/32\n" for i in range(MOST_PEERS + 1))
+    peers = "".join(f"    - cidr: 10.{i // 256}.{i % 256}.0/32\n" for i in range(MOST_PEERS + 1))
     text = CONTRACT.replace("  egress: []\n", f"  egress:\n{rules}").replace(
         "    - entity: Node\n", peers
     )
@@ -271,6 +271,6 @@ def test_longer_than_the_cluster_takes(tmp_path: Path) -> None:
     with pytest.raises(PolicyError) as caught:
         read_policies(tmp_path)
     assert [p.partition("a.yaml:")[2] for p in caught.value.problems] == [
-        "12: spec.ingress[0].peers: names 131 peers, 128 at most; name wider CIDRs or an entity",
-        "149: spec.egress: has 129 rules, 128 at most; join ports to ranges",
+        "12: spec.ingress[0].peers: names 259 peers, 256 at most; name wider CIDRs or an entity",
+        "277: spec.egress: has 129 rules, 128 at most; join ports to ranges",
     ]
