@@ -103,7 +103,7 @@ def test_the_agent_cannot_write_the_hosts_cgroups_and_is_not_on_the_hosts_networ
     (agent,) = spec["containers"]
     mounts = {m["mountPath"]: m for m in agent["volumeMounts"]}
     assert mounts["/host/cgroup"]["readOnly"] is True
-    assert mounts["/sys/fs/bpf"]["mountPropagation"] == "HostToContainer"
+    assert "mountPropagation" not in mounts["/sys/fs/bpf"]  # not every host has shared mounts
     assert spec["hostNetwork"] is False
     assert {m["name"] for m in agent["volumeMounts"]} <= {v["name"] for v in spec["volumes"]}
 

@@ -87,8 +87,9 @@ capabilities:
   value: {{ .Values.agent.logLevel | quote }}
 {{- end }}
 
+{{/* No mountPropagation: it asks for shared mounts, and both are mounted before any pod starts. */}}
 {{- define "portforge.volumeMounts" -}}
-- {name: bpffs, mountPath: /sys/fs/bpf, mountPropagation: HostToContainer}
+- {name: bpffs, mountPath: /sys/fs/bpf}
 - {name: state, mountPath: /var/lib/portforge/state}
 - {name: run, mountPath: /run/lock}
 - {name: tmp, mountPath: /tmp}
