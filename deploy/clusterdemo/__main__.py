@@ -48,8 +48,9 @@ def main(seconds: float, output: Path, keep: bool) -> None:
             people = {name: cluster.plane.pki.kubeconfig(name) for name in ("ana", "ben", "olga")}
             people["admin"] = cluster.kubeconfig
             os.environ["PATH"] = f"{binaries.BINARIES}:{os.environ['PATH']}"
+            helm = binaries.BINARIES / "helm"
             story = Story(
-                console, output, binaries.BINARIES / "helm", cluster.kubectl, people, seconds
+                console, output, helm, cluster.kubectl, people, cluster.chart_values, seconds
             )
             good = story.tell()
         except (LocalClusterError, PortforgeError, subprocess.CalledProcessError) as problem:

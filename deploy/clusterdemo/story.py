@@ -35,6 +35,7 @@ class Story(Telling):
     helm: the program.
     kubectl: asks as the administrator.
     people: name of a person to a kubeconfig with that person's rights; "admin" among them.
+    values: what this cluster asks of the chart, as Helm's --set takes it.
     seconds: how long the application is watched.
     """
 
@@ -42,6 +43,7 @@ class Story(Telling):
     helm: Path
     kubectl: Callable[..., str]
     people: dict[str, Path]
+    values: tuple[str, ...] = ()
     seconds: float = 75.0
     trial: int = 60
     _who: str = field(default="admin", init=False)
@@ -112,6 +114,7 @@ class Story(Telling):
             f"--set=rbac.bindings.{role}[0].kind=User,rbac.bindings.{role}[0].name={name}"
             for role, name in people.items()
         ]
+        values += [f"--set={value}" for value in self.values]
         values += ["--set=clusterName=demo", "--set=agent.extraArgs={--interval=2,--rotate=10}"]
         self.do("helm", "install", RELEASE, CHART, "-n", NAMESPACE, "--create-namespace",
                 *values, "--wait", "--timeout=180s")  # fmt: skip

@@ -15,7 +15,7 @@ from localcluster import binaries, images
 from localcluster.binaries import BINARIES, CACHE
 from localcluster.control import ControlPlane
 from localcluster.network import Network
-from localcluster.node import Node
+from localcluster.node import Node, unified
 from localcluster.processes import LocalClusterError, until
 
 __all__ = ["Cluster"]
@@ -60,6 +60,11 @@ class Cluster:
     def kubeconfig(self) -> Path:
         """The administrator's."""
         return self.plane.kubeconfig
+
+    @property
+    def chart_values(self) -> tuple[str, ...]:
+        """What Port Policy Forge's chart must be told here: no registry, perhaps a hybrid mount."""
+        return ("image.pullPolicy=Never", f"cgroups.path={unified()}")
 
     @property
     def running(self) -> bool:

@@ -17,7 +17,7 @@ from localcluster.control import ControlPlane
 from localcluster.network import Network
 from localcluster.processes import LocalClusterError, Processes, until
 
-__all__ = ["Node"]
+__all__ = ["Node", "unified"]
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -205,7 +205,7 @@ class Node:
     @property
     def kubepods(self) -> Path:
         """This node's kubepods cgroup, in the unified hierarchy."""
-        return _unified() / self.name / "kubepods"
+        return unified() / self.name / "kubepods"
 
     def ctr(self, *words: str | Path) -> str:
         """Ask containerd, in the kubelet's namespace."""
@@ -235,7 +235,7 @@ class Node:
 
     def _end_containers(self) -> None:
         """End every process in the node's cgroups, then the shims, which are children of nobody."""
-        kill = _unified() / self.name / "cgroup.kill"
+        kill = unified() / self.name / "cgroup.kill"
         with suppress(OSError):
             kill.write_text("1")
         with suppress(OSError, subprocess.SubprocessError):
@@ -273,7 +273,8 @@ class Node:
                         time.sleep(0.05)
 
 
-def _unified() -> Path:
+def unified() -> Path:
+    """Where cgroup v2 is mounted."""
     unified = _CGROUPS / "unified"
     return unified if unified.is_dir() else _CGROUPS
 
