@@ -4,7 +4,7 @@ A recorder runs its own loop. For each pod a process waits for the cgroup to app
 tries a forbidden connection again and again, so it is earlier than any container can be. Nothing
 leaves the machine: there is no route. Run as root::
 
-    python tests/bench/new_pod.py
+    python -m tests.bench.new_pod
 """
 
 from __future__ import annotations
