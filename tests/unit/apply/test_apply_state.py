@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from portforge.apply.enforce import approved
+from portforge.apply.inventory import Pod
 from portforge.apply.state import Known, State
 from portforge.errors import ApprovalError, PortforgeError, WriteError
 from portforge.policy import Mode, PortPolicy, approve
@@ -218,3 +219,17 @@ def test_what_is_not_approved_is_refused_with_its_place_and_a_remedy(mode: Mode 
         assert problem in refused.value.problem
         assert refused.value.place == f"shop/{name}"
         assert refused.value.remedy
+
+
+def test_pods_are_remembered_and_written_only_when_they_change(state: State) -> None:
+    assert state.pods() == []
+    web = Pod("u1", "shop", "web-1", Workload("shop", "Deployment", "web"), "node-a", ("10.0.0.1",))
+    agent = Pod("u0", "ops", "agent-1", None, "node-a", host_network=True)
+    state.remember_pods([web, agent])
+    assert state.pods() == [agent, web]
+    written = (state.folder / "pods.json").stat().st_ino
+    state.remember_pods([agent, web])
+    assert (state.folder / "pods.json").stat().st_ino == written
+    for damaged in ("", "{", "[1]", '[{"uid": "u1"}]', "3"):
+        (state.folder / "pods.json").write_text(damaged)
+        assert state.pods() == []
