@@ -179,9 +179,9 @@ class Place:
 
     def said(self) -> dict[str, Any]:
         """What the node's report says of the policy; empty when nothing."""
-        report = self.admin.get(f"{GROUP}/nodereports/{self.node.name}").body
-        found = (report.get("status") or {}).get("policies") or [{}]
-        return dict(found[0])
+        report = self.admin.get(f"{GROUP}/nodereports/{self.node.name}")
+        status = report.body.get("status") if report.code == 200 else None
+        return dict(((status or {}).get("policies") or [{}])[0])
 
     def condition(self, kind: str) -> tuple[str, str]:
         """Status and reason of a condition of the policy."""
