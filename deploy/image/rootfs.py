@@ -14,6 +14,7 @@ from pathlib import Path
 
 SKIPPED = frozenset(
     # Needed to install a package, not to run it; libnsl2 serves python's nis module alone.
+    # Not tzdata: pyarrow needs its UTC, which is all of it that is copied.
     (
         "debconf",
         "debconf-2.0",
@@ -22,7 +23,6 @@ SKIPPED = frozenset(
         "libnsl2",
         "perl-base",
         "readline-common",
-        "tzdata",
     )
 )
 UNUSED = re.compile(

@@ -41,6 +41,7 @@ _SNAPSHOT_SECONDS = 60.0
 _LISTENER_SECONDS = 60.0
 _STALE_SECONDS = 60
 """Older than this, what is known of pods and Services may be wrong, and the capture says so."""
+_UNKNOWN_SECONDS = 30.0
 _LOOK_SECONDS = 0.2
 """How often the loop looks for pods that came; they pass unjudged until it has."""
 
@@ -125,9 +126,7 @@ class Recorder:
             self.capture, inventory.cluster, inventory.node, max_seconds=self.max_seconds
         )
         try:
-            folder = load(
-                inventory.node, self.kubepods, self.sizes, self.interval, self.adopt_only
-            )
+            folder = load(inventory.node, self.kubepods, self.sizes, self.interval, self.adopt_only)
             with NodeMaps(folder) as maps:
                 self._loop(maps, inventory, folder)
         finally:
@@ -317,10 +316,31 @@ class Recorder:
                 int(drained.values["connections"].sum()),
                 sum(losses.column("count").to_pylist()),
                 self._applied.pods,
-                self._writer.problem or self._unread or self._unapplied or self._unregistered,
+                self._writer.problem
+                or self._unread
+                or self._unapplied
+                or self._unregistered
+                or self._not_enforcing(maps),
                 self._unapplied,
             )
         )
+
+    def _not_enforcing(self, maps: NodeMaps) -> HostError | None:
+        """What only the kernel shows: programs that are gone, pods that nobody knows."""
+        if not maps.intact():
+            return HostError(
+                "the programs are not attached any more: nothing is recorded or enforced",
+                place=str(maps.folder),
+                remedy="start the recorder again; in a cluster delete this node's agent pod",
+            )
+        for pod in self._applied.unknown:
+            if pod.seconds > _UNKNOWN_SECONDS:
+                return HostError(
+                    f"pod {pod.uid} is denied since {pod.seconds:.0f} s: nobody knows it",
+                    place=f"{len(self._applied.unknown)} pods wait to be known",
+                    remedy="is the API server away, or was the pod made without it?",
+                )
+        return None
 
     def _listening(self, maps: NodeMaps, boot: int) -> tuple[Rows, Rows]:
         """The listeners, once a minute and at the end, as of the time they were last told."""

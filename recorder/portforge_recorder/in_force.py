@@ -166,36 +166,38 @@ def decide(
     kept: dict[str, Confirmed] = {}
     ended: dict[str, Attempt] = {}
     taken: dict[Workload, str] = {}
-    # The older object speaks for a workload: a newer one cannot push it aside.
-    for seen in sorted(objects, key=lambda o: (o.created, o.key)):
-        key, policy = seen.key, seen.policy
+    judged: list[tuple[Seen, _Verdict]] = []
+    for seen in objects:
+        key = seen.key
         before = confirmed.get(key)
         if before is not None and before.uid != seen.uid:
             before = None  # of an object that was deleted and made again
         if before is not None:
             kept[key] = before
-        if policy is None:
-            states.append(
-                PolicyState(
-                    seen.namespace, seen.name, seen.generation, StateName.INVALID, seen.problem
-                )
-            )
-            continue
         attempt = Attempt(seen.uid, seen.policy_generation)
-        denied = (denials or {}).get(key, 0)
-        verdict = _judge(policy, attempt, before, rolled_back.get(key), now, denied, most_denials)
+        verdict = _judge(
+            seen.policy,
+            attempt,
+            before,
+            rolled_back.get(key),
+            now,
+            (denials or {}).get(key, 0),
+            most_denials,
+        )
         if verdict.state is StateName.ROLLED_BACK:
             ended[key] = replace(attempt, why=verdict.why)
+        judged.append((seen, verdict))
+    for seen, verdict in sorted(judged, key=_precedence):
         effective, state, problem = verdict.policy, verdict.state, verdict.problem
         owner = taken.get(effective.workload) if effective else None
         if effective and owner:
             who = "/".join(effective.workload)
             effective, state = None, StateName.INVALID
-            problem = f"policy {owner} is older and speaks for {who} already"
+            problem = f"policy {owner} speaks for {who} already: it is enforced, or older"
         elif effective:
-            taken[effective.workload] = key
-            if state is StateName.ACTIVE:
-                kept[key] = Confirmed(seen.uid, policy)
+            taken[effective.workload] = seen.key
+            if state is StateName.ACTIVE and seen.policy is not None:
+                kept[seen.key] = Confirmed(seen.uid, seen.policy)
         if effective and effective.mode is Mode.ENFORCE and glass:
             effective, state = _in_audit(effective), StateName.BREAK_GLASS
             problem = "; ".join(t for t in (f"break-glass {glass.name}", problem) if t)
@@ -210,10 +212,10 @@ def decide(
                 seen.generation,
                 state,
                 problem,
-                asked=policy.mode,
+                asked=seen.policy.mode if seen.policy else None,
                 mode=effective.mode if effective else Mode.RECORD,
                 digest=digest(effective) if effective else "",
-                workload=policy.workload,
+                workload=seen.policy.workload if seen.policy else None,
             )
         )
     return Decision(
@@ -233,6 +235,16 @@ class _Verdict:
     why: str = ""
 
 
+def _precedence(judged: tuple[Seen, _Verdict]) -> tuple[bool, str, str]:
+    """Who speaks for a workload: what is enforced before what is not, then the older object.
+
+    Whoever may create policies must not push an enforced one aside with one of their own.
+    """
+    seen, verdict = judged
+    enforced = verdict.policy is not None and verdict.policy.mode is Mode.ENFORCE
+    return (not enforced, seen.created, seen.key)
+
+
 def _in_audit(policy: PortPolicy) -> PortPolicy:
     return policy.model_copy(update={"mode": Mode.AUDIT})
 
@@ -242,7 +254,7 @@ def _expired(policy: PortPolicy, now: datetime) -> bool:
 
 
 def _judge(
-    policy: PortPolicy,
+    policy: PortPolicy | None,
     attempt: Attempt,
     confirmed: Confirmed | None,
     rolled_back: Attempt | None,
@@ -251,6 +263,8 @@ def _judge(
     most_denials: int,
 ) -> _Verdict:
     """One object by itself: rules 1 and 2 of the decision."""
+    if policy is None:
+        return _Verdict(None, StateName.INVALID)
     if _expired(policy, now):
         return _Verdict(None, StateName.EXPIRED, f"expired at {policy.expires_at:%Y-%m-%dT%H:%MZ}")
     if policy.mode is not Mode.ENFORCE:

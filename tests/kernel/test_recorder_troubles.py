@@ -107,7 +107,7 @@ def test_a_clock_that_is_set_back_makes_no_impossible_interval(place: Place) -> 
     now = datetime.now(UTC)
     zeros = [0] * len(one._told.losses)
     one._told = Told(now + timedelta(hours=1), zeros)
-    (row,) = one._losses(Told(now, [1, *zeros[1:]]), 0).to_pylist()
+    (row,) = one._losses(Told(now, [1, *zeros[1:]]), 0, 0).to_pylist()
     assert row["interval_start"] == row["interval_end"] == now
 
 

@@ -294,8 +294,19 @@ def test_of_two_policies_for_one_workload(node: Node, created: str, winner: str)
     assert [p.name for p in decision.policies] == [winner]
     (loser,) = (s for s in decision.states if s.name != winner)
     assert (loser.state, loser.mode) == (StateName.INVALID, Mode.RECORD)
-    assert f"policy shop/{winner} is older" in loser.problem
+    assert f"policy shop/{winner} speaks for" in loser.problem
     assert decision.confirmed.keys() == {f"shop/{winner}"}
+
+
+@pytest.mark.parametrize("mode", [Mode.AUDIT, Mode.ENFORCE], ids=["in Audit", "unapproved"])
+def test_what_is_enforced_is_not_pushed_aside_by_an_older_policy(node: Node, mode: Mode) -> None:
+    """An analyst may create policies; enforcing takes an approver."""
+    mild = policy().model_copy(update={"name": "aa", "mode": mode})
+    older = replace(seen(mild), name="aa", uid="u2", created="2026-11-25T09:00:00Z")
+
+    decision = node.see(older, seen(approved()))
+
+    assert [(p.name, p.mode) for p in decision.policies] == [("deployment-web", Mode.ENFORCE)]
 
 
 def test_an_expired_policy_restricts_nothing_and_holds_no_workload(node: Node) -> None:
