@@ -67,8 +67,9 @@ class Story(Telling):
             self._enforce()
             self._back_by_itself()
             self._confirm()
-        finally:
             self._uninstall()
+        finally:
+            self._clear()
         self.summary()
         return all(good for _, _, good in self.checks)
 
@@ -236,4 +237,18 @@ class Story(Telling):
         self.check("pins left on this machine", ", ".join(left) or "none", not left)
         asked = self.shop.ask(23)
         self.check("the application answers without it", counted(asked), asked["ok"] == 23)
-        self.shop.stop()
+
+    def _clear(self) -> None:
+        """Whatever happened, leave the cluster as it was; of a failure here only a word."""
+        self.as_("admin")
+        words = [str(self.helm), "uninstall", RELEASE, "-n", NAMESPACE, "--ignore-not-found"]
+        words += ["--wait", "--timeout=120s"]
+        cleared = subprocess.run(
+            words, env=self.environment(), capture_output=True, text=True, check=False
+        )
+        if cleared.returncode:
+            self.console.print(f"[yellow]{cleared.stderr.strip()}[/]")
+        try:
+            self.shop.stop()
+        except Exception as problem:
+            self.console.print(f"[yellow]the shop is still there: {problem}[/]")

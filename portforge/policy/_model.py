@@ -217,7 +217,9 @@ class Rule(Model):
         if not value:
             raise ValueError("names no peer: leave peers out to allow any, or remove the rule")
         if len(value) > MOST_PEERS:
-            raise ValueError(f"names {len(value)} peers, {MOST_PEERS} at most: name wider CIDRs or an entity")
+            raise ValueError(
+                f"names {len(value)} peers, {MOST_PEERS} at most: name wider CIDRs or an entity"
+            )
         return tuple(sorted(value, key=lambda peer: peer.sort_key))
 
     @property
