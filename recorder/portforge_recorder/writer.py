@@ -268,7 +268,9 @@ class Writer:
 def _by_date(table: pa.Table, column: str) -> Iterator[tuple[str, pa.Table]]:
     if not table.num_rows:
         return
-    dates = pc.cast(table.column(column), pa.date32())
+    # Without time zone first: the cast of one with a zone asks for a file of the system's.
+    plain = table.column(column).cast(pa.int64()).cast(pa.timestamp("us"))
+    dates = pc.cast(plain, pa.date32())
     for date in sorted(pc.unique(dates).to_pylist()):
         yield date.isoformat(), table.filter(pc.equal(dates, pa.scalar(date, pa.date32())))
 
