@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import click
-from localcluster import binaries
+from localcluster import binaries, images
 from localcluster.cluster import Cluster
 from localcluster.processes import LocalClusterError
 from rich.console import Console
@@ -17,15 +17,6 @@ from clusterdemo import shop
 from clusterdemo.story import Story
 from portforge.demo.telling import interruptible
 from portforge.errors import PortforgeError
-
-_ROOT = Path(__file__).parent.parent.parent
-
-
-def agent_images(output: Path) -> list[Path]:
-    """Build the loader's and the agent's image; their archives."""
-    build = [_ROOT / "deploy" / "image" / "build", "--base", "auto", "--output", output]
-    subprocess.run([str(word) for word in build], check=True, cwd=_ROOT)
-    return sorted(output.glob("portforge-*.tar"))
 
 
 @click.command()
@@ -44,7 +35,7 @@ def main(seconds: float, output: Path, keep: bool) -> None:
         try:
             cluster.up()
             console.print("[dim]Building and loading images: minutes the first time.[/]")
-            cluster.load(*agent_images(output / "images"), shop.image())
+            cluster.load(*images.portforge(), shop.image())
             people = {name: cluster.plane.pki.kubeconfig(name) for name in ("ana", "ben", "olga")}
             people["admin"] = cluster.kubeconfig
             os.environ["PATH"] = f"{binaries.BINARIES}:{os.environ['PATH']}"

@@ -225,8 +225,8 @@ class Story(Telling):
 
     def _applied(self, mode: str) -> bool:
         policies = self.ask("status", "--cluster", "-n", "shop")["policies"]
-        return bool(policies) and all(
-            p["mode"] == mode and p["nodes"] and p["appliedNodes"] == p["nodes"] for p in policies
+        return any(p["nodes"] for p in policies) and all(
+            p["mode"] == mode and p["appliedNodes"] == p["nodes"] for p in policies
         )
 
     def _uninstall(self) -> None:

@@ -63,8 +63,19 @@ class Cluster:
 
     @property
     def chart_values(self) -> tuple[str, ...]:
-        """What Port Policy Forge's chart must be told here: no registry, perhaps a hybrid mount."""
-        return ("image.pullPolicy=Never", f"cgroups.path={unified()}")
+        """What Port Policy Forge's chart must be told here.
+
+        There is no registry, cgroups may be mounted hybrid, and the nodes share one disk: what the
+        chart keeps on it goes below the cluster's folder, and with it.
+        """
+        host = self.folder / "host"
+        return (
+            "image.pullPolicy=Never",
+            f"cgroups.path={unified()}",
+            f"state.hostPath={host / 'state'}",
+            f"run.hostPath={host / 'run'}",
+            f"capture.hostPath={host / 'capture'}",
+        )
 
     @property
     def running(self) -> bool:
@@ -106,6 +117,7 @@ class Cluster:
         """Like :meth:`end`, and forget everything but the binaries and images."""
         self.end()
         shutil.rmtree(self.folder / "control-plane" / "etcd", ignore_errors=True)
+        shutil.rmtree(self.folder / "host", ignore_errors=True)
         for node in self.nodes:
             shutil.rmtree(node.folder, ignore_errors=True)
             node.__post_init__()

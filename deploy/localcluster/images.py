@@ -12,7 +12,7 @@ from pathlib import Path
 from localcluster.binaries import BINARIES, CACHE
 from localcluster.processes import LocalClusterError
 
-__all__ = ["IMAGES", "coredns", "from_packages", "pause"]
+__all__ = ["IMAGES", "coredns", "from_packages", "pause", "portforge"]
 
 IMAGES = CACHE / "images"
 _PAUSE = """
@@ -86,6 +86,15 @@ def from_packages(name: str, packages: list[str], files: dict[str, str]) -> Path
         return "\n".join(lines) + "\n"
 
     return _archive(name, repr((packages, sorted(files.items()))), fill)
+
+
+def portforge() -> list[Path]:
+    """The archives of this checkout's loader and agent; seconds when nothing has changed."""
+    root = Path(__file__).parent.parent.parent
+    output = root / "out" / "images"
+    build = root / "deploy" / "image" / "build"
+    _run(build, "--base", "auto", "--output", output)
+    return sorted(output.glob("portforge-*.tar"))
 
 
 def _archive(name: str, content: str, fill: Callable[[Path], str]) -> Path:

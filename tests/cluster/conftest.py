@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from localcluster import binaries
+from clusterdemo.shop import Shop
+from clusterdemo.shop import image as shop_image
+from localcluster import binaries, images
+from localcluster.cluster import Cluster
 from localcluster.control import ControlPlane
+
+from tests.cluster.release import Release
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +34,43 @@ def api_server(
         yield plane
     finally:
         plane.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster(built: Path) -> Iterator[Cluster]:  # noqa: ARG001
+    """A real cluster of three nodes with this checkout's images, for the whole run.
+
+    PORTFORGE_TEST_CLUSTER=name:number takes one that runs (or starts it) and leaves it running.
+    """
+    kept = os.environ.get("PORTFORGE_TEST_CLUSTER", "")
+    name, _, number = (kept or "test:7").partition(":")
+    cluster = Cluster(name, int(number))
+    try:
+        cluster.up()
+        cluster.load(*images.portforge(), shop_image())
+        yield cluster
+    finally:
+        if not kept:
+            cluster.down()
+
+
+@pytest.fixture(scope="session")
+def release(cluster: Cluster) -> Iterator[Release]:
+    """The chart, installed; ana is an analyst, ben an approver, olga on call."""
+    release = Release(cluster)
+    release.install()
+    try:
+        yield release
+    finally:
+        release.uninstall()
+
+
+@pytest.fixture(scope="session")
+def shop(cluster: Cluster, release: Release) -> Iterator[Shop]:  # noqa: ARG001
+    """The shop, serving its client, while agents watch."""
+    shop = Shop(cluster.kubectl)
+    shop.start()
+    try:
+        yield shop
+    finally:
+        shop.stop()
