@@ -119,9 +119,18 @@ def show(
     for live in policies:
         for sentence in _policy_remarks(live, now):
             console.print(f"{live.name}: {sentence}", style="yellow")
+    where: dict[str, list[str]] = {}
     for report in reports:
         for sentence in _node_remarks(report, now):
-            console.print(f"{report.node}: {sentence}", style="yellow")
+            where.setdefault(sentence, []).append(report.node)
+    for sentence, nodes in where.items():
+        console.print(f"{_named(nodes)}: {sentence}", style="yellow")
+
+
+def _named(nodes: Sequence[str]) -> str:
+    """``a, b, c and 40 more nodes``: what many nodes say is said once."""
+    more = f" and {len(nodes) - 3} more nodes" if len(nodes) > 3 else ""
+    return ", ".join(nodes[:3]) + more
 
 
 def _policies(policies: Sequence[Live]) -> Table:
