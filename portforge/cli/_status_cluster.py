@@ -119,11 +119,11 @@ def show(
     for live in policies:
         for sentence in _policy_remarks(live, now):
             console.print(f"{live.name}: {sentence}", style="yellow")
-    where: dict[str, list[str]] = {}
+    said: dict[str, list[str]] = {}
     for report in reports:
         for sentence in _node_remarks(report, now):
-            where.setdefault(sentence, []).append(report.node)
-    for sentence, nodes in where.items():
+            said.setdefault(sentence, []).append(report.node)
+    for sentence, nodes in said.items():
         console.print(f"{_named(nodes)}: {sentence}", style="yellow")
 
 

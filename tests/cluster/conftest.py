@@ -13,7 +13,15 @@ from localcluster import binaries, images
 from localcluster.cluster import Cluster
 from localcluster.control import ControlPlane
 
+from tests.cluster.left_out import LEFT_OUT
 from tests.cluster.release import Release
+
+collect_ignore_glob = ["test_*.py"] if LEFT_OUT else []
+
+
+def pytest_report_header() -> str | None:
+    """Say aloud that the cluster is left out."""
+    return LEFT_OUT or None
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from portforge_recorder.aggregate import aggregate
 
-ARGOCD = Path(__file__).parents[3] / "deploy/argocd"
+ARGOCD = Path(__file__).parents[2] / "deploy/argocd"
 LUA = next((p for p in map(shutil.which, ("lua5.4", "lua5.3", "lua5.1", "lua")) if p), None)
 
 

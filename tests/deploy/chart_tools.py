@@ -1,28 +1,21 @@
-"""What the chart's tests share: helm and kubectl, found or failing with what to do, and render."""
+"""What the chart's tests share: helm and kubectl, found or built, and render."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from functools import lru_cache
 from pathlib import Path
 
-import pytest
+from localcluster import binaries
 from ruamel.yaml import YAML
 
-CHART = Path(__file__).parents[3] / "deploy/helm/portforge"
-_CACHE = Path(os.environ.get("PORTFORGE_CACHE", Path.home() / ".cache/portforge"))
-WITHOUT = "PORTFORGE_WITHOUT_CLUSTER"
+CHART = Path(__file__).parents[2] / "deploy/helm/portforge"
 
 
 def program(name: str) -> str:
-    """Where ``name`` is: on PATH, or built for the local cluster."""
-    found = shutil.which(name) or shutil.which(name, path=str(_CACHE / "cluster/bin"))
-    if not found and os.environ.get(WITHOUT):
-        pytest.skip(f"{WITHOUT} is set and there is no {name}")
-    assert found, f"no {name}: install it, run make cluster once, or say {WITHOUT}=1"
-    return found
+    """Where ``name`` is: on PATH, or built as for the local cluster, which takes minutes once."""
+    return shutil.which(name) or str(binaries.build() / name)
 
 
 def kubectl() -> str:

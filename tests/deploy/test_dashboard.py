@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/helm/portforge"
 BOARD = json.loads((ROOT / "deploy/grafana/portforge.json").read_text())
 METRICS = {

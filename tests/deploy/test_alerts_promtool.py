@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/helm/portforge/files/alerts.yaml"
 NODE = 'node="a"'
 DENIED = f'portforge_connections_total{{{NODE},verdict="denied"}}'

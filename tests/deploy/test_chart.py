@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from chart_tools import CHART, kubectl, render, run_helm
+from tests.deploy.chart_tools import CHART, kubectl, render, run_helm
 from ruamel.yaml import YAML
 
 from portforge.cli import COMMANDS
@@ -230,6 +230,6 @@ def test_kustomize_builds(overlay):
 
 
 def test_the_base_is_what_the_chart_says():
-    script = Path(__file__).parents[3] / "scripts/kustomize"
+    script = Path(__file__).parents[2] / "scripts/kustomize"
     done = subprocess.run([str(script), "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
