@@ -108,11 +108,10 @@ class Network:
 
     def cut(self, number: int, *, off: bool = True) -> None:
         """Cut a node from the API server, or let it back; the nodes still reach each other."""
-        kind = "add" if off else "del"
-        words = ["rule", kind, "to", f"{self.server}/32", "priority", "10", "prohibit"]
-        subprocess.run(
-            ["ip", "-n", self.node(number), *words], check=True, capture_output=True, text=True
-        )
+        kind, name = "add" if off else "del", self.node(number)
+        # Both ways: an open watch would go on to bring news that nobody acknowledges.
+        for way in ("to", "from"):
+            _do("ip", "-n", name, "rule", kind, way, self.server, "priority", "10", "prohibit")
 
     def remove(self) -> None:
         """Remove every namespace of this cluster, and those of its pods are left to containerd."""

@@ -9,10 +9,10 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from tests.deploy.chart_tools import CHART, kubectl, render, run_helm
 from ruamel.yaml import YAML
 
 from portforge.cli import COMMANDS
+from tests.deploy.chart_tools import CHART, kubectl, render, run_helm
 
 EVERYTHING = (
     *("monitoring.podMonitor.enabled=true", "monitoring.serviceMonitor.enabled=true"),
