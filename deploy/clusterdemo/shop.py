@@ -65,14 +65,16 @@ class Shop:
     Parameters
     ----------
     kubectl: takes words (and ``give=`` text for standard input), returns what was printed.
+    image: where the cluster finds the image of :func:`image`.
     """
 
     kubectl: Callable[..., str]
+    image: str = "localhost/shop:1"
 
     def start(self, seconds: float = 180) -> dict[str, int]:
         """Deploy and wait until the client is served; how many pods stand."""
-        manifest = Path(__file__).with_name("shop.yaml")
-        self.kubectl("apply", "-f", str(manifest))
+        manifest = Path(__file__).with_name("shop.yaml").read_text()
+        self.kubectl("apply", "-f", "-", give=manifest.replace("localhost/shop:1", self.image))
         for kind in ("deployment", "statefulset", "daemonset"):
             names = self.kubectl("-n", "shop", "get", kind, "-o", "name").split()
             for name in names:
