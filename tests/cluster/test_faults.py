@@ -1,0 +1,235 @@
+"""Faults on a real cluster of three nodes, under load: what must not open stays shut, what is
+allowed is not dropped, and a change is in force on every node afterwards.
+
+Prints a table of what was met and writes it to out/faults.md. Time limits are generous: nothing
+here measures speed to judge it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from datetime import datetime
+
+import pytest
+from clusterdemo.shop import Shop
+
+from portforge.capture import open_capture
+
+from .release import NAMESPACE, Release, until
+from .standing import Row, Standing
+
+TRIAL = 40
+
+
+@pytest.fixture(scope="module")
+def standing(
+    release: Release,
+    shop: Shop,  # noqa: ARG001
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Standing]:
+    """The shop under enforced policies; the table is told at the end."""
+    standing = Standing(release, tmp_path_factory.mktemp("faults"))
+    try:
+        standing.prepare()
+        yield standing
+    finally:
+        standing.tell("faults")
+        standing.clear()
+
+
+@pytest.fixture(autouse=True)
+def in_audit(standing: Standing) -> None:
+    """Each test begins with the echo policy in Audit: what converges is the change to Enforce."""
+    standing.switch("Audit")
+    standing.converge("Audit", time.time())
+
+
+def test_agent_killed(standing: Standing) -> None:
+    """kill -9 of an agent: the kernel enforces and counts on; a new one adopts what is there."""
+    node = standing.quiet
+
+    def kill(row: Row) -> None:
+        pid, at = standing.agent_pid(node), time.time()
+        assert pid
+        os.kill(pid, signal.SIGKILL)
+        row.converged = standing.converge("Enforce")
+        until("another agent", lambda: standing.agent_pid(node) not in (None, pid), 120)
+        row.agent = standing.agents_ready(at)
+
+    began = time.time()
+    row = standing.during("agent killed (kill -9)", kill, least=20)
+    standing.held(row)
+    # The kernel went on counting: the client of nobody's node is in the rows of its own node, and
+    # no stretch without rows is left untold.
+    time.sleep(10)
+    capture = open_capture(standing.cluster.folder / "host" / "capture")
+    rows, told = capture.sql("FROM flows"), capture.losses()
+    rows = rows[(rows["node"] == node.name) & (rows["workload"] == "warmer")]
+    rows = rows[rows["last_seen"].map(datetime.timestamp) >= began].sort_values("first_seen")
+    told = told[told["interval_end"].map(datetime.timestamp) >= began]
+    gap = (rows["first_seen"] - rows["last_seen"].cummax().shift()).max()
+    assert gap.total_seconds() < 5 or "recorder_down" in set(told["reason"])
+
+
+def test_agent_pod_deleted(standing: Standing) -> None:
+    """The pod goes and another comes; its init container adopts the programs."""
+    node = standing.quiet
+
+    def delete(row: Row) -> None:
+        name, at = standing.agent(node), time.time()
+        standing.kubectl("-n", NAMESPACE, "delete", "pod", name)
+        row.agent = standing.agents_ready(at)
+        row.converged = standing.converge("Enforce")
+
+    standing.held(standing.during("agent's pod deleted", delete))
+
+
+def test_node_cut_from_the_api_server(standing: Standing) -> None:
+    """The others follow the change at once; the cut node goes on as before, then follows."""
+    node, cut = standing.quiet, standing.cluster.network.cut
+
+    def apart(row: Row) -> None:
+        cut(node.number)
+        try:
+            changed = standing.switch("Enforce")
+            standing.converge("Enforce", changed, without=node)
+            time.sleep(15)
+            own = next(iter(set(standing.echoes()) - set(standing.echoes(without=node))))
+            met = [p.said for p in standing.probes(time.time() - 5) if p.target == own]
+            assert met
+            assert set(met) == {"open"}, "a node that heard of no change goes on"
+        finally:
+            cut(node.number, off=False)
+        row.converged = standing.converge("Enforce", time.time())
+
+    row = standing.during("node cut from the API server, policy changed", apart)
+    until_nodes_ready(standing)
+    standing.held(row)
+
+
+def until_nodes_ready(standing: Standing) -> None:
+    """So that the next fault begins with a whole cluster."""
+    standing.kubectl("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=120s")
+    standing.agents_ready(0)
+
+
+def test_api_server_stopped(standing: Standing) -> None:
+    """20 s without an API server; a change right after it came back."""
+    plane = standing.cluster.plane
+
+    def stop(row: Row) -> None:
+        plane.processes.stop("api-server")
+        try:
+            time.sleep(20)
+        finally:
+            plane.start_api_server()
+        row.converged = standing.converge("Enforce")
+
+    row = standing.during("API server stopped for 20 s", stop)
+    until_nodes_ready(standing)
+    standing.held(row)
+
+
+def test_etcd_stopped(standing: Standing) -> None:
+    """The API server answers with errors for 10 s."""
+    plane = standing.cluster.plane
+
+    def stop(row: Row) -> None:
+        plane.processes.stop("etcd")
+        try:
+            time.sleep(10)
+        finally:
+            plane.start_etcd()
+        until("the API server", plane.ready, 120)
+        row.converged = standing.converge("Enforce")
+
+    row = standing.during("etcd stopped for 10 s", stop)
+    until_nodes_ready(standing)
+    standing.held(row)
+
+
+def test_kubelet_restarted(standing: Standing) -> None:
+    """5 s without a kubelet; a change meanwhile."""
+    node = standing.quiet
+
+    def restart(row: Row) -> None:
+        node.processes.stop("kubelet")
+        try:
+            row.converged = standing.converge("Enforce")
+            time.sleep(5)
+        finally:
+            node.start_kubelet()
+
+    row = standing.during("kubelet restarted, policy changed meanwhile", restart, least=20)
+    until_nodes_ready(standing)
+    standing.held(row)
+
+
+def test_containerd_restarted(standing: Standing) -> None:
+    """5 s without containerd; a change meanwhile."""
+    node = standing.quiet
+
+    def restart(row: Row) -> None:
+        node.processes.stop("containerd")
+        try:
+            row.converged = standing.converge("Enforce")
+            time.sleep(5)
+        finally:
+            node.start_containerd()
+
+    row = standing.during("containerd restarted, policy changed meanwhile", restart, least=20)
+    until_nodes_ready(standing)
+    standing.held(row)
+
+
+def test_trial_ends_without_an_api_server(standing: Standing) -> None:
+    """Nobody confirms, and nobody could: each node goes back by itself at the deadline."""
+    plane = standing.cluster.plane
+    words = ("-n", "shop", "get", "portpolicy", "daemonset-echo", "-o", "json")
+
+    def stop(row: Row) -> None:
+        at = time.time()
+        standing.apply(
+            "ben", "--mode", "enforce", f"--confirm-within={TRIAL}s", only="daemonset-echo"
+        )
+        standing.converge("Enforce", at)
+        spec = json.loads(standing.kubectl(*words))["spec"]
+        deadline = datetime.fromisoformat(spec["confirmBefore"]).timestamp()
+        assert time.time() < deadline - 5, "too slow a machine for this trial"
+        plane.processes.stop("api-server")
+        try:
+            time.sleep(deadline - time.time() + 10)
+            back = time.time()
+        finally:
+            plane.start_api_server()
+        met = [p for p in standing.probes(deadline) if p.said == "open"]
+        opened = [min(p.at for p in met if p.target == echo) for echo in standing.echoes()]
+        row.converged = max(opened) - deadline
+        assert max(opened) < back, "it went back before anybody told it to"
+
+    row = standing.during("trial ends while the API server is away", stop)
+    until_nodes_ready(standing)
+    standing.held(row)
+
+
+def test_node_drained(standing: Standing) -> None:
+    """Pods move to other nodes and others' policies follow their addresses."""
+    name = standing.quiet.name
+
+    def drain(row: Row) -> None:
+        flags = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s")
+        standing.kubectl("drain", name, *flags)
+        standing.kubectl("-n", "shop", "rollout", "status", "deployment/web", "--timeout=120s")
+        standing.kubectl("uncordon", name)
+        row.converged = standing.converge("Enforce")
+
+    row = standing.during("node drained and uncordoned", drain, least=20)
+    standing.held(row)
+    # The pods that came are under the policy too.
+    standing.probe()
+    time.sleep(3)
+    assert all(p.said != "open" for p in standing.probes(0))

@@ -1,0 +1,109 @@
+"""helm upgrade, helm rollback and helm uninstall on a real cluster under load: what is enforced
+goes on through the first two, and nothing is left by the last.
+
+A change of the BPF programs themselves is not made here: one checkout has one version of them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from clusterdemo.shop import Shop
+from localcluster.node import Node
+
+from portforge.apply.pins import pin_home
+
+from .release import NAMESPACE, Release, until
+from .standing import Row, Standing
+
+
+@pytest.fixture(scope="module")
+def standing(
+    release: Release,
+    shop: Shop,  # noqa: ARG001
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Standing]:
+    """The shop under enforced policies, before the upgrade."""
+    standing = Standing(release, tmp_path_factory.mktemp("upgrade"))
+    try:
+        standing.prepare()
+        yield standing
+    finally:
+        standing.tell("upgrade")
+        standing.clear()
+
+
+def rolled(standing: Standing, what: str, act: Callable[[], object]) -> Row:
+    """Do ``act``, which must replace every agent, under load; nothing may open, nothing be lost."""
+    standing.switch("Audit")
+    standing.converge("Audit", time.time())
+    before = {node.name: standing.agent(node) for node in standing.cluster.nodes}
+
+    def roll(row: Row) -> None:
+        at = time.time()
+        act()
+        row.agent = standing.agents_ready(at)
+        row.converged = standing.converge("Enforce")
+
+    row = standing.during(what, roll)
+    after = {node.name: standing.agent(node) for node in standing.cluster.nodes}
+    assert not set(before.values()) & set(after.values()), "an agent was not replaced"
+    standing.held(row)
+    return row
+
+
+def attached(node: Node) -> list[str]:
+    """The programs at the node's kubepods cgroup, as the kernel lists them."""
+    words = ("bpftool", "--json", "cgroup", "show", str(node.kubepods))
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return [str(program["name"]) for program in json.loads(done.stdout or "[]")]
+
+
+def revisions(standing: Standing) -> list[int]:
+    """The release's, oldest first."""
+    told = json.loads(standing.release.helm("history", "portforge", "-o", "json"))
+    return [int(r["revision"]) for r in told]
+
+
+def test_upgrade_and_back(standing: Standing) -> None:
+    """A changed value replaces every agent; helm rollback does it again."""
+    release, flags = standing.release, ("--wait", "--timeout=240s")
+    first = revisions(standing)[-1]
+    values = release.values("agent.logLevel=debug")
+    upgrade = ("upgrade", "portforge", "helm/portforge", *flags, *values)
+    rolled(standing, "helm upgrade", lambda: release.helm(*upgrade))
+    back = ("rollback", "portforge", str(first), *flags)
+    rolled(standing, "helm rollback", lambda: release.helm(*back))
+
+
+def test_uninstall_leaves_nothing(standing: Standing) -> None:
+    """No pin, no link, no state; everybody talks freely, and policies wait for the next install."""
+    release, cluster = standing.release, standing.cluster
+    standing.switch("Enforce")
+    standing.converge("Enforce", time.time())
+    assert all(pin_home(node.name).exists() and attached(node) for node in cluster.nodes)
+    before = standing.shop.totals()
+    try:
+        gone = time.time()
+        release.uninstall()
+        assert not [node.name for node in cluster.nodes if pin_home(node.name).exists()]
+        assert not [name for node in cluster.nodes for name in attached(node)]
+        state = cluster.folder / "host" / "state"
+        assert not [str(path) for node in cluster.nodes for path in state.glob(f"{node.name}*")]
+        pods = standing.kubectl("-n", NAMESPACE, "get", "pods,daemonsets", "-o", "name")
+        assert pods == ""
+        assert list((cluster.folder / "host" / "capture").rglob("*.parquet")), "the record is kept"
+        standing.converge("Audit", gone)
+        met = {p.target for p in standing.probes(time.time() - 10) if p.said == "open"}
+        assert met >= set(standing.forbidden), "every forbidden connection opens now"
+        after = standing.shop.totals()
+        assert after["ok"] > before["ok"]
+        assert after["failed"] == before["failed"]
+    finally:
+        release.install()
+    # The objects were kept: a new installation enforces them again.
+    until("the policies to be in force again", lambda: standing.in_force("Enforce"), 120)
