@@ -27,6 +27,7 @@ _RIGHT = re.compile(
 _ADMISSION = re.compile(
     r"ValidatingAdmissionPolicy '[^']+' with binding '[^']+' denied request: (?P<said>.*)", re.S
 )
+_STALE = "has been modified"
 _MANAGER = re.compile(r'conflict with "(?P<manager>[^"]+)"')
 
 
@@ -58,6 +59,11 @@ class RefusedError(ClusterError):
     def by_admission(self) -> bool:
         """Whether an admission policy said no: the rights were there, the object was not fit."""
         return _ADMISSION.search(str(self.answer.get("message"))) is not None
+
+    @property
+    def stale(self) -> bool:
+        """The object is no longer the version that was to be changed."""
+        return self.status == 409 and _STALE in str(self.answer.get("message"))
 
     @property
     def managers(self) -> tuple[str, ...]:
@@ -97,7 +103,7 @@ def _told(code: int, answer: Mapping[str, Any]) -> tuple[str, str]:
         return "the API server does not accept these credentials", "log in to the cluster again"
     if code == 404 and not (answer.get("details") or {}).get("name"):
         return "the cluster does not know this kind of object", _INSTALL
-    if code == 409 and "has been modified" in message:
+    if code == 409 and _STALE in message:
         return "somebody else changed it just now", "look at it and try again"
     return message.rstrip("."), "check the name and the namespace" if code == 404 else ""
 

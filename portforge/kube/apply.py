@@ -9,12 +9,12 @@ an approver does not become an author.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from portforge.kube._refused import APPLY, RefusedError, ask
-from portforge.kube.policies import Live, Object, from_object, path_of, to_object
+from portforge.kube.policies import Live, Object, from_object, path_of, read_policy, to_object
 from portforge.policy import Mode, PortPolicy, approve
 from portforge.policy._approval import NOT_UNDER_DIGEST
 
@@ -39,10 +39,15 @@ _OURS = {AUTHOR_MANAGER, APPROVAL_MANAGER}
 
 @dataclass(frozen=True)
 class Step:
-    """One server-side apply: the fields that ``manager`` is to own from then on."""
+    """One server-side apply: the fields that ``manager`` is to own from then on.
+
+    ``planned_on`` is UID and generation of the object it was planned on. The agents write the
+    status at any moment, which makes a new resourceVersion, but not a new generation.
+    """
 
     manager: str
     body: Object
+    planned_on: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,12 @@ def _part(policy: PortPolicy, manager: str | None, version: str | None = None) -
     if version is not None:
         whole["metadata"]["resourceVersion"] = version
     return whole
+
+
+def _planned_on(live: Live | None) -> tuple[str, int] | None:
+    metadata = live.data["metadata"] if live else {}
+    uid, generation = metadata.get("uid"), metadata.get("generation")
+    return (uid, generation) if uid and generation else None
 
 
 def _same_rules(one: PortPolicy, other: PortPolicy) -> bool:
@@ -94,6 +105,7 @@ def plan(
     """
     old = live.policy if live else None
     version = live.data["metadata"].get("resourceVersion") if live else None
+    planned_on = _planned_on(live)
     same = old is not None and old.author is not None and _same_rules(wanted, old)
     after = mode or (old.mode if old else Mode.AUDIT)
     before = str(old.mode) if old else None
@@ -103,7 +115,7 @@ def plan(
     change: Literal["created", "changed"] = "changed" if live else "created"
     if mode is Mode.ENFORCE:
         approved = approve(content, user, now).model_copy(update={"confirm_before": confirm_before})
-        approval = Step(APPROVAL_MANAGER, _part(approved, APPROVAL_MANAGER, version))
+        approval = Step(APPROVAL_MANAGER, _part(approved, APPROVAL_MANAGER, version), planned_on)
         if same:
             return Plan(approved, change, (approval,), before, after)
         # One object at once: no node may see new rules under the old approval. Then each
@@ -112,7 +124,7 @@ def plan(
             approved,
             change,
             (
-                Step(APPROVAL_MANAGER, _part(approved, None, version)),
+                Step(APPROVAL_MANAGER, _part(approved, None, version), planned_on),
                 Step(AUTHOR_MANAGER, _part(approved, AUTHOR_MANAGER)),
                 Step(APPROVAL_MANAGER, _part(approved, APPROVAL_MANAGER)),
             ),
@@ -121,7 +133,8 @@ def plan(
         )
     steps: list[Step] = []
     if mode is not None and old is not None and _needs_mode(old, mode):
-        steps.append(Step(APPROVAL_MANAGER, _part(content, APPROVAL_MANAGER, version)))
+        part = _part(content, APPROVAL_MANAGER, version)
+        steps.append(Step(APPROVAL_MANAGER, part, planned_on))
     if not same:
         steps.append(Step(AUTHOR_MANAGER, _part(content, AUTHOR_MANAGER)))
     if old is None and after is not Mode.AUDIT:
@@ -154,7 +167,23 @@ def send_step(api: ApiClient, step: Step, *, dry_run: bool, force: bool) -> Obje
     except RefusedError as no:
         if not force and no.managers and set(no.managers) <= _OURS:
             return send_step(api, step, dry_run=dry_run, force=True)
-        raise
+        newer = _same_content(api, step) if no.stale else None
+        if newer is None:
+            raise
+    return send_step(api, newer, dry_run=dry_run, force=force)
+
+
+def _same_content(api: ApiClient, step: Step) -> Step | None:
+    """The step on top of the present object, where only status or metadata changed since."""
+    planned = step.body["metadata"]
+    live = read_policy(api, planned["namespace"], planned["name"])
+    if live is None or step.planned_on is None or _planned_on(live) != step.planned_on:
+        return None
+    version = live.data["metadata"]["resourceVersion"]
+    if version == planned["resourceVersion"]:
+        return None
+    body = {**step.body, "metadata": {**planned, "resourceVersion": version}}
+    return replace(step, body=body)
 
 
 def apply_policies(
@@ -196,7 +225,8 @@ def _settle(api: ApiClient, live: Live, update: dict[str, object]) -> None:
     policy = live.policy or from_object(live.data)
     wanted = policy.model_copy(update=update)
     version = live.data["metadata"]["resourceVersion"]
-    step = Step(APPROVAL_MANAGER, _part(wanted, APPROVAL_MANAGER, version))
+    part = _part(wanted, APPROVAL_MANAGER, version)
+    step = Step(APPROVAL_MANAGER, part, _planned_on(live))
     after = send_step(api, step, dry_run=False, force=False)
     left = [f for f in ("approval", "confirmBefore") if f in after["spec"]]
     gone = [f for f in left if f not in step.body["spec"]]
