@@ -17,9 +17,11 @@ from localcluster.node import Node
 
 from portforge.apply.pins import pin_home
 
+from .outcome import Row
 from .release import NAMESPACE, Release, until
-from .standing import Row, Standing
+from .standing import Standing
 
+pytestmark = pytest.mark.timeout(900)  # with the installation, on a machine that is shared
 
 @pytest.fixture(scope="module")
 def standing(
@@ -86,7 +88,7 @@ def test_uninstall_leaves_nothing(standing: Standing) -> None:
     standing.switch("Enforce")
     standing.converge("Enforce", time.time())
     assert all(pin_home(node.name).exists() and attached(node) for node in cluster.nodes)
-    before = standing.shop.totals()
+    before = standing.load()
     try:
         gone = time.time()
         release.uninstall()
@@ -100,7 +102,7 @@ def test_uninstall_leaves_nothing(standing: Standing) -> None:
         standing.converge("Audit", gone)
         met = {p.target for p in standing.probes(time.time() - 10) if p.said == "open"}
         assert met >= set(standing.forbidden), "every forbidden connection opens now"
-        after = standing.shop.totals()
+        after = standing.load()
         assert after["ok"] > before["ok"]
         assert after["failed"] == before["failed"]
     finally:
