@@ -1,8 +1,8 @@
 """From what workloads did to the policy they need, with the evidence. Applies and approves nothing.
 
 The way through: ``_edges`` (the capture's sums as objects) → ``_scans`` and ``_sort`` (what may be
-learned, and what is left out and why) → ``_dynamic`` → ``_rules`` → ``_coverage`` and ``_status``
-(how far to trust it) → ``_recommendation`` (the result and its files). All but the first and the
+learned, and what is left out and why) → ``_dynamic`` → ``_rules`` → ``_coverage``, ``_lifecycle``
+and ``_status`` (how far to trust it) → ``_recommendation`` (the result and its files). All but the first and the
 last are functions of their arguments.
 
 Around it: ``_estimator`` and ``_split`` (the same for scikit-learn), ``_backtest`` (what policies

@@ -34,8 +34,11 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
     ----------
     policies_: the policies, in Audit.
     evidence_, findings_: one row for each rule; one for each thing left out or worth a look.
-    coverage_: one row for each workload and direction: ``status``, ``hours`` and ``ports`` seen,
-        ``sample_coverage``, ``chao2_ports``.
+    coverage_: one row for each workload and direction: ``status``; ``hours``, ``days``, ``ports``
+        and ``peers`` seen; coverage and richness of ports (``sample_coverage``,
+        ``chao2_ports``) and of peers (``peer_coverage``, ``chao2_peers``), by hours, and by
+        days with ``_days`` at the end of the name.
+    lifecycle_: one row for each workload and item of the checklist: ``answer``, ``missing``.
     report_: what ``report.json`` holds.
     """
 
@@ -54,6 +57,7 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
         dynamic_ports: int = Options.dynamic_ports,
         stable_factor: int = Options.stable_factor,
         enough_hours: float = Options.enough_hours,
+        ready_hours: float = Options.ready_hours,
         enough_coverage: float = Options.enough_coverage,
     ) -> None:
         self.namespaces = namespaces
@@ -68,6 +72,7 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
         self.dynamic_ports = dynamic_ports
         self.stable_factor = stable_factor
         self.enough_hours = enough_hours
+        self.ready_hours = ready_hours
         self.enough_coverage = enough_coverage
 
     def fit(self, flows: pd.DataFrame | Capture, y: Any = None) -> Self:  # noqa: ARG002
@@ -87,7 +92,7 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
         )
         self.policies_: list[PortPolicy] = made.policies
         self.evidence_, self.findings_, self.report_ = made.evidence, made.findings, made.report
-        self.coverage_ = _coverage(made.report)
+        self.coverage_, self.lifecycle_ = _coverage(made.report), _lifecycle(made.report)
         return self
 
     def score(self, flows: pd.DataFrame | Capture, y: Any = None) -> float:  # noqa: ARG002
@@ -131,5 +136,14 @@ def _coverage(report: dict[str, Any]) -> pd.DataFrame:
         | found
         for one in report["workloads"]
         for direction, found in one["coverage"].items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _lifecycle(report: dict[str, Any]) -> pd.DataFrame:
+    rows = [
+        {name: one[name] for name in (*_WORKLOAD, "policy", "status")} | {"item": item} | found
+        for one in report["workloads"]
+        for item, found in one["lifecycle"].items()
     ]
     return pd.DataFrame(rows)

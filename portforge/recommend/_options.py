@@ -23,7 +23,9 @@ class Options:
     dynamic_ports: distinct ports from 1024 in one direction that make it dynamic.
     stable_factor: a port with this many times the median connections of its band is not dynamic.
     enough_hours: below this window no estimate is worth anything.
-    enough_coverage: sample coverage at which a workload is ready.
+    ready_hours: below this no workload is ready: what comes weekly had no time to come.
+    enough_coverage: sample coverage, of ports and of peers, by hours and by days, at which a
+        workload may be ready.
     """
 
     max_addresses: int = 8
@@ -36,4 +38,5 @@ class Options:
     dynamic_ports: int = 50
     stable_factor: int = 10
     enough_hours: float = 24
+    ready_hours: float = 168
     enough_coverage: float = 0.9999

@@ -18,6 +18,7 @@ from portforge.recommend._dynamic import split_dynamic
 from portforge.recommend._edges import Edge, edges_of
 from portforge.recommend._evidence import evidence_frame, evidence_row
 from portforge.recommend._findings import KINDS, Left, findings_frame
+from portforge.recommend._lifecycle import Life, Pod
 from portforge.recommend._options import Options
 from portforge.recommend._recommendation import Recommendation
 from portforge.recommend._rules import Learned, learn_rules
@@ -140,15 +141,45 @@ def _one(
         & (pods["workload_kind"] == workload.kind)
         & (pods["workload"] == workload.name)
     ]
-    starts = [t.to_pydatetime() for t in own.groupby("pod")["first_seen"].min()]
-    lost = _losses(losses[losses["node"].isin(own["node"]) | own.empty])["by_reason"]
-    lost = {reason: n for reason, n in lost.items() if reason not in _HARMLESS}
-    status = status_of(Seen(edges, rules, left, lost, starts), window, options)
+    life = _life(workload, edges, rules, own, losses)
+    status = status_of(Seen(rules, left, life), window, options)
+    pods_total = own["pod"].nunique()
     return _Made(
         _policy(workload, rules),
-        [evidence_row(workload, rule, len(starts), window, options) for rule in rules],
+        [evidence_row(workload, rule, pods_total, window, options) for rule in rules],
         left,
-        _workload_report(workload, rules, status, len(starts)),
+        _workload_report(workload, rules, status, pods_total),
+    )
+
+
+def _life(
+    workload: Workload,
+    edges: list[Edge],
+    rules: list[Learned],
+    pods: pd.DataFrame,
+    losses: pd.DataFrame,
+) -> Life:
+    """What the checklist is read from; ``pods`` are its own, ``losses`` all of the window."""
+    took_part = {pod for rule in rules for edge in rule.edges for pod in edge.pods}
+    lost = losses[losses["node"].isin(pods["node"]) | pods.empty]
+    lost = lost[~lost["reason"].isin(_HARMLESS)]
+    return Life(
+        kind=workload.kind,
+        first_seen=min(edge.first_seen for edge in edges),
+        last_seen=max(edge.last_seen for edge in edges),
+        hours=frozenset(hour for edge in edges for hour in edge.hours),
+        pods=[
+            Pod(
+                row["pod"],
+                row["node"],
+                row["first_seen"].to_pydatetime(),
+                row["last_seen"].to_pydatetime(),
+                row["pod"] in took_part,
+            )
+            for row in pods.to_dict("records")
+        ],
+        losses=_losses(lost)["by_reason"],
+        last_loss=None if lost.empty else lost["interval_end"].max().to_pydatetime(),
     )
 
 
@@ -184,15 +215,12 @@ def _workload_report(
         "notes": list(status.notes),
         "rules": len(rules),
         "pods": pods,
-        "coverage": {
-            direction: {
-                "hours": found.units,
-                "ports": found.seen,
-                "sample_coverage": found.coverage,
-                "chao2_ports": found.richness,
-            }
-            for direction, found in status.coverage.items()
+        "until": None if status.until is None else iso(status.until),
+        "lifecycle": {
+            name: {"answer": item.answer, "missing": item.missing}
+            for name, item in status.lifecycle.items()
         },
+        "coverage": {d: found.report() for d, found in status.coverage.items()},
     }
 
 

@@ -1,37 +1,44 @@
 """How far one workload's rules may be trusted: a status, and every reason for it. Pure.
 
 ``dynamic``: its ports change, no list of ports fits. ``insufficient``: too short, or nothing to
-learn from. ``learning``: something speaks against it yet. ``ready``: nothing known does.
+learn from. ``learning``: something is missing yet; the first reason says what, and how long it
+takes at least. ``ready``: coverage of ports and peers is at its target by hours and by days,
+nothing is new in the last quarter of the window, and every item of the lifecycle checklist holds.
+What happens less often than weekly is promised by no status.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from portforge.capture import Window
-from portforge.recommend._coverage import Coverage, coverage
-from portforge.recommend._edges import Edge
+from portforge.policy import Entity
+from portforge.recommend._coverage import Completeness, Coverage, completeness
+from portforge.recommend._edges import Edge, party
 from portforge.recommend._findings import Left
+from portforge.recommend._lifecycle import Item, Life, checklist
 from portforge.recommend._options import Options
 from portforge.recommend._rules import Learned
-from portforge.schema import Direction
+from portforge.schema import Direction, PeerKind
 
 __all__ = ["Seen", "Status", "duration", "status_of"]
+
+_WEEK = timedelta(days=7)
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Seen:
     """All that is known of one workload in the window."""
 
-    edges: Sequence[Edge]
     rules: Sequence[Learned]
     left: Sequence[Left]
-    losses: dict[str, int]
-    """Events lost on its nodes, by reason; without what is only a gap of the recorder."""
-    pod_starts: Sequence[datetime]
-    """When each of its pods was first seen."""
+    life: Life
+    decided: frozenset[Edge] = frozenset()
+    """Learned because the analyst said so: no estimate rests on them."""
 
 
 @dataclass(frozen=True)
@@ -41,84 +48,205 @@ class Status:
     status: str
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
-    coverage: dict[str, Coverage]
+    coverage: dict[str, Completeness]
+    lifecycle: dict[str, Item]
+    until: datetime | None
+    """While learning: ready at the earliest then, as far as time alone decides it."""
+
+
+class _Missing(NamedTuple):
+    """One thing missing: its name, the sentence, and when it may be there at the earliest."""
+
+    name: str
+    text: str
+    until: datetime | None = None
+
+
+@dataclass
+class _Found:
+    """One port or one peer of a port: the hours it was seen in, and since when."""
+
+    hours: set[int]
+    first_seen: datetime
+
+
+_Items = dict[str, _Found]
 
 
 def status_of(seen: Seen, window: Window, options: Options) -> Status:
     """The status of one workload."""
-    covered = {str(d): _coverage(seen, d) for d in Direction}
+    items = {d: _items(seen, d) for d in Direction}
+    covered = {
+        str(d): completeness(seen.life.hours, _pairs(ports), _pairs(peers))
+        for d, (ports, peers) in items.items()
+    }
+    lifecycle = checklist(seen.life, window, options)
     dynamic = [*dict.fromkeys(one.reason for one in seen.left if one.kind == "dynamic_ports")]
     insufficient = list(_insufficient(seen, window, options))
-    learning = list(_learning(seen, window, covered, options))
-    every = (*dynamic, *insufficient, *learning)
-    status = (
-        "dynamic"
-        if dynamic
-        else "insufficient"
-        if insufficient
-        else "learning"
-        if learning
-        else "ready"
-    )
-    reasons = every or ("nothing known speaks against it",)
-    return Status(status, reasons, tuple(_notes(seen, window)), covered)
-
-
-def _coverage(seen: Seen, direction: Direction) -> Coverage:
-    hours = {hour for edge in seen.edges for hour in edge.hours}
-    ports = [
-        ((rule.rule.protocol, rule.rule.port), hour)
-        for rule in seen.rules
-        if rule.direction == direction
-        for edge in rule.edges
-        for hour in edge.hours
+    missing = [
+        *(
+            _Missing(name, item.missing, item.until)
+            for name, item in lifecycle.items()
+            if not item.holds
+        ),
+        *_lost_peers(seen),
+        *_uncovered(items, covered, options),
+        *_new(items, window),
     ]
-    return coverage(len(hours), ports)
+    until = max((m.until for m in missing if m.until and m.until > window.end), default=None)
+    every = [*dynamic, *insufficient]
+    if dynamic or insufficient:
+        status = "dynamic" if dynamic else "insufficient"
+        every += [m.text for m in missing if m.name in ("losses", "lost_peers")]
+    elif missing:
+        status = "learning"
+        every += [_outlook(missing, until, window), *(m.text for m in missing)]
+    else:
+        status = "ready"
+        every.append("nothing known speaks against it")
+    return Status(
+        status,
+        tuple(every),
+        tuple(_notes(seen)),
+        covered,
+        lifecycle,
+        until if status == "learning" else None,
+    )
+
+
+def _items(seen: Seen, direction: Direction) -> tuple[_Items, _Items]:
+    """The ports, and the peers on them, that were seen and that one direction's rules grant."""
+    ports: _Items = {}
+    peers: _Items = {}
+    for learned in seen.rules:
+        if learned.direction != direction:
+            continue
+        port = f"{learned.rule.protocol} {learned.rule.port}"
+        for edge in learned.edges:
+            if edge in seen.decided:
+                continue
+            _add(ports, port, edge)
+            if (peer := _granted(learned, edge)) is not None:
+                _add(peers, f"{port} {_WITH[direction]} {peer}", edge)
+    return ports, peers
+
+
+_WITH = {Direction.INGRESS: "from", Direction.EGRESS: "to"}
+
+
+def _add(items: _Items, name: str, edge: Edge) -> None:
+    found = items.setdefault(name, _Found(set(), edge.first_seen))
+    found.hours.update(edge.hours)
+    found.first_seen = min(found.first_seen, edge.first_seen)
+
+
+def _granted(learned: Learned, edge: Edge) -> str | None:
+    """What of the rule lets this edge's peer in: another address of ``World`` is nothing new."""
+    entities = {peer.entity for peer in learned.rule.peers or ()}
+    kinds = {
+        PeerKind.NODE: Entity.NODE,
+        PeerKind.UNKNOWN: Entity.CLUSTER,
+        PeerKind.EXTERNAL: Entity.WORLD,
+    }
+    entity = kinds.get(edge.peer.kind)
+    if entity is not None and entity in entities:
+        return str(entity)
+    who = party(edge.peer)
+    return None if who is None else "/".join(who)
+
+
+def _pairs(items: _Items) -> list[tuple[str, int]]:
+    return [(name, hour) for name, found in items.items() for hour in found.hours]
 
 
 def _insufficient(seen: Seen, window: Window, options: Options) -> Iterable[str]:
     least = f"{options.enough_hours:g} h"
-    first = min(edge.first_seen for edge in seen.edges)
-    last = max(edge.last_seen for edge in seen.edges)
+    present = Window(seen.life.first_seen, seen.life.last_seen)
     if window.hours < options.enough_hours:
         yield f"the window is {duration(window)}: under {least} no estimate can be trusted"
-    elif Window(first, last).hours < options.enough_hours:
-        yield f"seen only for {duration(Window(first, last))}; {least} are the least"
+    elif present.hours < options.enough_hours:
+        yield f"seen only for {duration(present)}; {least} are the least"
     if not any(rule.edges for rule in seen.rules):
         yield "no answered traffic to learn from"
 
 
-def _learning(
-    seen: Seen, window: Window, covered: dict[str, Coverage], options: Options
-) -> Iterable[str]:
-    if seen.losses:
-        lost = ", ".join(f"{count} {reason}" for reason, count in sorted(seen.losses.items()))
-        yield f"the recorder lost events on its nodes: {lost}"
-    lost_peers = sum(e.connections for r in seen.rules for e in r.edges if e.peer.ip is None)
-    if lost_peers:
-        yield f"the peers of {lost_peers} connections were lost"
-    for direction, found in covered.items():
-        if found.coverage is not None and found.coverage < options.enough_coverage:
-            yield (
-                f"{direction} coverage is {found.coverage:.4f}, {options.enough_coverage:g} is "
-                f"wanted (an optimistic estimate, from {found.units} hours)"
+def _lost_peers(seen: Seen) -> Iterable[_Missing]:
+    lost = sum(e.connections for r in seen.rules for e in r.edges if e.peer.ip is None)
+    if lost:
+        yield _Missing("lost_peers", f"the peers of {lost} connections were lost")
+
+
+def _uncovered(
+    items: Mapping[Direction, tuple[_Items, _Items]],
+    covered: Mapping[str, Completeness],
+    options: Options,
+) -> Iterable[_Missing]:
+    for direction, (ports, peers) in items.items():
+        found = covered[str(direction)]
+        short = [
+            f"{what} {_estimate(one)}"
+            for what, one in (
+                ("ports by hours", found.ports_by_hours),
+                ("ports by days", found.ports_by_days),
+                ("peers by hours", found.peers_by_hours),
+                ("peers by days", found.peers_by_days),
             )
+            if one.seen and (one.coverage is None or one.coverage < options.enough_coverage)
+        ]
+        if not short:
+            continue
+        once = {name: f for name, f in (peers or ports).items() if _days(f) == 1}
+        text = (
+            f"{direction} coverage: {', '.join(short)}; {options.enough_coverage:g} is wanted "
+            "(optimistic estimates)"
+        )
+        until = None
+        if once:
+            # What came on one day only may come weekly: a second week shows it.
+            until = max(f.first_seen for f in once.values()) + _WEEK
+            text += f"; seen on one day only, a weekly job needs two weeks: {_some(once)}"
+        yield _Missing(f"{direction} coverage", text, until)
+
+
+def _estimate(found: Coverage) -> str:
+    return "unknown" if found.coverage is None else f"{found.coverage:.4f}"
+
+
+def _days(found: _Found) -> int:
+    return len({hour // 24 for hour in found.hours})
+
+
+def _some(names: Iterable[str]) -> str:
+    every = sorted(names)
+    more = len(every) - _SHOWN
+    return ", ".join(every[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _new(items: Mapping[Direction, tuple[_Items, _Items]], window: Window) -> Iterable[_Missing]:
     late = window.start + (window.end - window.start) * 0.75
-    new = [
-        rule.rule.id
-        for rule in seen.rules
-        if rule.edges and min(edge.first_seen for edge in rule.edges) > late
-    ]
+    new: dict[str, datetime] = {}
+    for direction, parts in items.items():
+        ports, peers = parts
+        for name, found in (peers or ports).items():
+            if found.first_seen > late:
+                new[f"{direction} {name}"] = found.first_seen
     if new:
-        yield f"new in the last quarter of the window: {', '.join(new)}"
+        until = window.start + (max(new.values()) - window.start) / 0.75
+        text = f"new in the last quarter of the window: {_some(new)}"
+        yield _Missing("nothing new", text, until)
 
 
-def _notes(seen: Seen, window: Window) -> Iterable[str]:
-    starts = seen.pod_starts
-    if starts and max(starts) - window.start < min(
-        timedelta(hours=1), (window.end - window.start) / 4
-    ):
-        yield "no pod was seen to start: what is needed only at start-up may be missing"
+def _outlook(missing: Sequence[_Missing], until: datetime | None, window: Window) -> str:
+    """How much longer, and what is missing, in one sentence."""
+    names = ", ".join(dict.fromkeys(m.name.replace("_", " ") for m in missing))
+    if until is None:
+        return f"still learning, and time alone may not do; missing: {names}"
+    rest = duration(Window(window.end, until))
+    moment = until.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat()
+    return f"still learning, for at least {rest} more (until {moment}Z); missing: {names}"
+
+
+def _notes(seen: Seen) -> Iterable[str]:
     probes = sum(one.edge.connections for one in seen.left if one.kind == "own_node")
     if probes:
         yield f"{probes} connections from the pod's own node (probes) need no rule and have none"
