@@ -8,8 +8,10 @@ for days, is in :data:`BETWEEN`. That each command does its work in full is for 
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -19,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from clusterdemo.shop import Shop
 from localcluster.binaries import BINARIES
 from localcluster.cluster import Cluster
+from ruamel.yaml import YAML
 
 from tests.cluster.release import ROOT, until
 
@@ -111,7 +113,7 @@ class Reader:
         self.guide = list(blocks(GUIDE.read_text()))
         self.values = self.folder / "values.yaml"
         example = next(b.text for b in self.guide if b.kind == "yaml")
-        self.values.write_text(yaml.safe_dump(self._for_this_machine(yaml.safe_load(example))))
+        self.values.write_text(json.dumps(self._for_this_machine(YAML(typ="safe").load(example))))
 
     def _for_this_machine(self, values: dict[str, Any]) -> dict[str, Any]:
         """The guide's values, with what this cluster needs: no registry, one disk, and haste."""
@@ -125,7 +127,14 @@ class Reader:
             for step in way:
                 place = place.setdefault(step, {})
             place[last] = value
+        # What earlier tests recorded stays on the nodes, as the guide says.
+        values["capture"]["hostPath"] = str(self.captured)
         return values
+
+    @property
+    def captured(self) -> Path:
+        """Where this run's agents write."""
+        return self.cluster.folder / "host" / f"guide-{os.getpid()}"
 
     def names(self) -> dict[str, str]:
         """What the guide has its reader fill in."""
@@ -219,6 +228,7 @@ def reader(cluster: Cluster, tmp_path: Path) -> Iterator[Reader]:
         )
         cluster.kubectl("delete", "namespace", "portforge", "--ignore-not-found", "--timeout=90s")
         reader.shop.stop()
+        shutil.rmtree(reader.captured, ignore_errors=True)
 
 
 @pytest.mark.timeout(900)
