@@ -142,7 +142,7 @@ def cluster(
     jobs = {m.workload for m in plan.members if not m.replicas}
     for call in plan.calls:
         runs = none
-        if call.client in jobs:
+        if call.client in jobs and call.kind != "rare":
             weekly = call.kind == "weekly"
             runs = np.arange(3 * 3600 + weekly * 6 * DAY, end, 7 * DAY if weekly else DAY)
             if not len(runs):

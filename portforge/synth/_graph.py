@@ -31,11 +31,19 @@ class Member:
 
 @dataclass(frozen=True)
 class Outside:
-    """Peers outside the cluster: ``addresses`` of ``cidr`` are met, new ones all the time."""
+    """Peers outside the cluster.
+
+    Parameters
+    ----------
+    cidr: whom the workload must be able to meet; ``0.0.0.0/0`` for the whole internet.
+    addresses: how many of them there are to meet; few often, most hardly ever.
+    met_in: the block they are in; ``cidr`` when None.
+    """
 
     name: str
     cidr: str
     addresses: int = 1
+    met_in: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,7 @@ class Graph:
 _STORES = (5432, 6379, 27017, 3306, 9092, 5672)
 _KINDS: tuple[Kind, ...] = ("steady", "startup", "daily", "rare")
 _APPS = (80, 8080, 3000, 5000, 9090, 50051)
-INTERNET = Outside("internet", "198.18.0.0/15", 4000)
+INTERNET = Outside("internet", "0.0.0.0/0", 4000, "198.18.0.0/15")
 
 
 def random_graph(workloads: int = 12, *, seed: int) -> Graph:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from portforge.schema import Protocol, Workload
-from portforge.synth._graph import Call, Graph, Member, Outside
+from portforge.synth._graph import Call, Graph, Kind, Member, Outside
 
 __all__ = ["with_surroundings"]
 
@@ -14,15 +14,17 @@ _RESOLVER = Outside("resolver.example.net", "192.0.2.53/32")
 _PAYMENTS = Outside("api.payments.example", "203.0.113.16/28", 6)
 _MAIL = Outside("smtp.mail.example", "203.0.113.200/32")
 _BACKUPS = Outside("backup.storage.example", "203.0.113.64/30", 3)
+_STORAGE = Outside("assets.storage.example", "203.0.113.128/26", 30)
 _LICENCES = Outside("licence.vendor.example", "192.0.2.77/32")
 
 
 def with_surroundings(graph: Graph, rng: np.random.Generator) -> Graph:
     """The graph with more workloads and calls; the application itself stays as it is.
 
-    A configuration server asked at start-up; Prometheus; DNS over UDP, and rarely TCP; a nightly
+    A configuration server asked at start-up; Prometheus; DNS over UDP, and rarely TCP, which any
+    client may need (RFC 7766), so that it is in the truth of all; a nightly
     and a Sunday job that reach a store and the outside; one replica of a workload that alone
-    calls outside; mail, rarely; an FTP server with passive ports.
+    calls outside; storage behind many addresses; mail, rarely; an FTP server with passive ports.
     """
     home = graph.members[0].workload.namespace
     apps = [m.workload for m in graph.members]
@@ -42,6 +44,7 @@ def with_surroundings(graph: Graph, rng: np.random.Generator) -> Graph:
     several = next((m.workload for m in graph.members if m.replicas > 1), apps[0])
     calls = [
         Call(COREDNS, _RESOLVER, 53, protocol=Protocol.UDP, rate=60),
+        Call(COREDNS, _RESOLVER, 53, kind="rare", rate=0.1),
         *(Call(w, config, 8888, kind="startup") for w in some[: max(2, len(some) // 2)]),
         *(Call(prometheus, w, 9102, rate=30, service=False) for w in some[::2]),
         Call(nightly, store, store_port, kind="daily"),
@@ -49,6 +52,7 @@ def with_surroundings(graph: Graph, rng: np.random.Generator) -> Graph:
         Call(weekly, _BACKUPS, 443, kind="weekly"),
         Call(several, _LICENCES, 8443, kind="daily", one_replica=True),
         Call(some[0], _PAYMENTS, 443, rate=4),
+        Call(some[0], _STORAGE, 443, rate=2),
         Call(some[-1], _MAIL, 587, kind="rare", rate=0.4),
         Call(some[1], _LICENCES, 443, kind="startup"),
         Call(uploader, ftp, 21, rate=3),
@@ -57,6 +61,8 @@ def with_surroundings(graph: Graph, rng: np.random.Generator) -> Graph:
     for client in [*apps, config, prometheus, uploader]:
         udp = Call(client, COREDNS, 53, protocol=Protocol.UDP, rate=float(rng.uniform(1, 20)))
         calls += [udp, Call(client, COREDNS, 53, kind="rare", rate=0.03)]
-    for job, kind in ((nightly, "daily"), (weekly, "weekly")):
-        calls.append(Call(job, COREDNS, 53, protocol=Protocol.UDP, kind=kind))  # type: ignore[arg-type]
+    jobs: tuple[tuple[Workload, Kind], ...] = ((nightly, "daily"), (weekly, "weekly"))
+    for job, kind in jobs:
+        calls.append(Call(job, COREDNS, 53, protocol=Protocol.UDP, kind=kind))
+        calls.append(Call(job, COREDNS, 53, kind="rare", rate=0))
     return graph.add(tuple(members), tuple(calls))

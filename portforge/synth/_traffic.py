@@ -66,7 +66,7 @@ def workload_peer(workload: Workload, kind: PeerKind = PeerKind.WORKLOAD) -> dic
 
 def addresses_of(peer: Outside, size: int, rng: np.random.Generator) -> Texts:
     """Addresses met outside: few are met often, most are met once."""
-    network = ip_network(peer.cidr)
+    network = ip_network(peer.met_in or peer.cidr)
     most = min(peer.addresses, network.num_addresses)
     picked = (most * rng.random(size) ** 3).astype(np.int64)
     spread = max(1, network.num_addresses // most)

@@ -7,7 +7,7 @@ import pytest
 
 from portforge.capture import open_capture
 from portforge.errors import WriteError
-from portforge.policy import Mode, PeerSelector, PortPolicy, Rule, simulate
+from portforge.policy import Entity, Mode, PeerSelector, PortPolicy, Rule, simulate
 from portforge.schema import COLUMNS, Protocol, Workload
 from portforge.synth import ONLINE_BOUTIQUE, SOCK_SHOP, Graph, cluster, random_graph
 
@@ -156,6 +156,8 @@ def _policies(truth: pd.DataFrame) -> list[PortPolicy]:
 
 
 def _peer(item: dict[str, str]) -> PeerSelector:
+    if item["peer_cidr"] == "0.0.0.0/0":
+        return PeerSelector(entity=Entity.WORLD)
     if isinstance(item["peer_cidr"], str):
         return PeerSelector(cidr=item["peer_cidr"])
     return PeerSelector(workload=Workload(*(item[f"peer_{name}"] for name in WHO)))
