@@ -90,6 +90,18 @@ GRAPHS = (
         "{{program}}",
         "ops",
     ),
+    (
+        "Files that the object store lacks",
+        f"max by (node) (portforge_ship_pending_files{_NODE})",
+        "{{node}}",
+        "short",
+    ),
+    (
+        "Files brought to the object store",
+        f"sum by (node) (rate(portforge_ship_files_total{_NODE}[$__rate_interval]))",
+        "{{node}}",
+        "cps",
+    ),
 )
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 

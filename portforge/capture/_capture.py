@@ -12,14 +12,15 @@ import pandas as pd
 import pyarrow as pa
 
 from portforge.capture._files import Files, find_files
+from portforge.capture._remote import mirror
 from portforge.capture._rows import check_losses, check_rows
-from portforge.capture._times import Window, iso, parse_time
+from portforge.capture._times import Instant, Window, instant, iso
 from portforge.errors import CaptureError
 from portforge.schema import COLUMNS, LOSS_SCHEMA, SORT_COLUMNS
+from portforge.store import store_url
 
 __all__ = ["Capture", "open_capture"]
 
-Instant = str | datetime | None
 Names = str | Sequence[str] | None
 
 _FLOW_COLUMNS = (*(column.name for column in COLUMNS), "cluster", "date")
@@ -31,15 +32,24 @@ _EDGE = (
 )
 
 
-def open_capture(path: str | Path) -> Capture:
-    """Open the capture in the folder ``path`` and check all of it.
+def open_capture(path: str | Path, since: Instant = None, until: Instant = None) -> Capture:
+    """Open the capture in the folder or object store ``path`` and check all of it.
+
+    A URL (``s3://bucket/prefix``, or another that pyarrow knows) is copied into a cache first;
+    later only its new files are. The standard AWS variables say how to get in.
+
+    Parameters
+    ----------
+    since, until: of an object store, copy and open only the days that this window needs. A
+        folder is always opened as a whole. The questions cut to the minute.
 
     Raises
     ------
     CaptureError: not a capture, empty, another schema version, a truncated or foreign file,
-        or rows that cannot be true; names the file and the remedy.
+        or rows that cannot be true; names the file and the remedy. Or the store refuses.
     """
-    return Capture(find_files(Path(path)))
+    url = store_url(path)
+    return Capture(find_files(*mirror(url, since, until)) if url else find_files(Path(path)))
 
 
 class Capture:
@@ -117,8 +127,8 @@ class Capture:
             datetime.fromtimestamp(us // 1_000_000, UTC).replace(microsecond=us % 1_000_000)
             for us in self._extent[1:]
         )
-        left = max(start, _instant(since, end) or start)
-        right = min(end, _instant(until, end) or end)
+        left = max(start, instant(since, end) or start)
+        right = min(end, instant(until, end) or end)
         if left > right:
             raise CaptureError(
                 f"nothing was recorded from {iso(left)} until {iso(right)}",
@@ -230,14 +240,6 @@ def _scan(files: tuple[str, ...]) -> str:
         f"SELECT * FROM read_parquet([{names}], filename = true, hive_partitioning = true, "  # noqa: S608
         "hive_types = {'cluster': VARCHAR, 'date': DATE})"
     )
-
-
-def _instant(value: Instant, end: datetime) -> datetime | None:
-    if isinstance(value, str):
-        return parse_time(value, end)
-    if value is not None and value.tzinfo is None:
-        return value.replace(tzinfo=UTC)
-    return value
 
 
 def _to_pandas(table: pa.Table) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -28,10 +29,11 @@ class Files:
     losses: tuple[str, ...]
 
 
-def find_files(path: Path) -> Files:
+def find_files(path: Path, only: Iterable[str] | None = None) -> Files:
     """The files below ``path``, each with a footer that keeps contract 1.
 
-    Names that begin with a dot are the recorder's unfinished files and are passed over.
+    Names that begin with a dot are the recorder's unfinished files and are passed over. ``only``
+    names the files to take, where not all of them are meant.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def find_files(path: Path) -> Files:
         _check_root(root, base)
         found = sorted(
             p
-            for p in base.rglob("*.parquet")
+            for p in (base.rglob("*.parquet") if only is None else map(root.joinpath, only))
             if not any(part.startswith(".") for part in p.relative_to(base).parts)
         )
     except OSError as wrong:

@@ -8,7 +8,10 @@ from typing import NamedTuple
 
 from portforge.errors import CaptureError
 
-__all__ = ["Window", "iso", "parse_time"]
+__all__ = ["Instant", "Window", "instant", "iso", "parse_time"]
+
+Instant = str | datetime | None
+"""A time as callers give it: text, UTC where it has no zone, or none."""
 
 _DURATION = re.compile(r"(?P<count>\d+(?:\.\d+)?)\s*(?P<unit>s|m|h|d|w)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -55,17 +58,26 @@ def parse_time(text: str, end: datetime) -> datetime:
     >>> iso(parse_time("2026-01-01T10:00:00+02:00", end))
     '2026-01-01T08:00:00Z'
     """
-    if found := _DURATION.fullmatch(text.strip()):
-        seconds = float(found["count"]) * _SECONDS[found["unit"]]
+    if match := _DURATION.fullmatch(text.strip()):
+        seconds = float(match["count"]) * _SECONDS[match["unit"]]
         try:
             return end - timedelta(seconds=seconds)
         except OverflowError:
             raise _not_a_time(text) from None
     try:
-        instant = datetime.fromisoformat(text.strip())
+        found = datetime.fromisoformat(text.strip())
     except ValueError:
         raise _not_a_time(text) from None
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def instant(value: Instant, end: datetime) -> datetime | None:
+    """``value`` as an instant; text as :func:`parse_time` reads it."""
+    if isinstance(value, str):
+        return parse_time(value, end)
+    if value is not None and value.tzinfo is None:
+        return value.replace(tzinfo=UTC)
+    return value
 
 
 def _not_a_time(text: str) -> CaptureError:

@@ -80,6 +80,22 @@ def _listen(text: str) -> tuple[str, int]:
 @click.option("--interval", default=10.0, show_default=True, help="Seconds between drains.")
 @click.option("--rotate", default=300.0, show_default=True, help="Seconds until a new file.")
 @click.option(
+    "--ship",
+    envvar="PORTFORGE_SHIP",
+    show_envvar=True,
+    metavar="URL",
+    help="Bring finished files there, too: s3://bucket/prefix. AWS_… say how to get in.",
+)
+@click.option(
+    "--keep-hours",
+    default=0.0,
+    show_default=True,
+    envvar="PORTFORGE_KEEP_HOURS",
+    show_envvar=True,
+    type=click.FloatRange(min=0),
+    help="Remove files so old from --capture once they are shipped; 0 keeps them.",
+)
+@click.option(
     "--trial-denials",
     default=50,
     show_default=True,
@@ -108,14 +124,20 @@ def command(
     listen: str,
     interval: float,
     rotate: float,
+    ship: str | None,
+    keep_hours: float,
     trial_denials: int,
     log_level: str,
     kubeconfig: Path | None,
     context: str | None,
 ) -> None:
     """Record and enforce on this node of a cluster, until stopped."""
+    from portforge.store import store_url
+
     if interval <= 0 or rotate <= 0:
         raise click.UsageError("--interval and --rotate are seconds, more than 0")
+    if ship and not store_url(ship):
+        raise click.BadParameter(f"{ship!r} is not a URL: s3://bucket/prefix", param_hint="--ship")
     address = _listen(listen)
     with agent_installed():
         from portforge_recorder import load
@@ -133,5 +155,7 @@ def command(
         interval=interval,
         rotate=rotate,
         trial_denials=trial_denials,
+        ship=ship or None,
+        keep_hours=keep_hours,
     )
     Agent(open_cluster(kubeconfig, context), settings).run()

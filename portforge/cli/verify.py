@@ -90,7 +90,7 @@ def command(
 
     found = verify(
         read_policies(policies),
-        open_capture(capture),
+        open_capture(capture, since, until),
         since=since,
         until=until,
         now=datetime.now(UTC),

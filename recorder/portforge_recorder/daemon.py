@@ -35,6 +35,7 @@ from portforge_recorder.policies import ClusterPolicies
 from portforge_recorder.remembered import RememberedSource
 from portforge_recorder.report import Aggregator, Reporter, policy_entries, stamp
 from portforge_recorder.serve import Readers, Server
+from portforge_recorder.ship import Shipper
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -64,6 +65,8 @@ class Settings:
     interval: float = 10.0
     rotate: float = 300.0
     trial_denials: int = MOST_DENIALS
+    ship: str | None = None
+    keep_hours: float = 0
 
 
 def log_as_json(level: str = "INFO") -> None:
@@ -131,6 +134,14 @@ class Agent:
             Readers(api, settings.namespace),
         )
         self.canary = Canary(self.server.server_port)
+        self.shipper = settings.ship and Shipper(
+            settings.ship,
+            settings.capture,
+            settings.node,
+            self.state,
+            self.metrics,
+            settings.keep_hours,
+        )
         self._tick: Tick | None = None
         self._tick_at = time.monotonic()
         self._told: dict[str, str] = {}
@@ -169,6 +180,9 @@ class Agent:
             for loop in (reporter, aggregator):
                 loop.start()
                 last.callback(loop.stop)
+            if self.shipper:
+                self.shipper.start()
+                last.callback(self.shipper.stop)
             if s.pod_uid:
                 self.canary.start()
                 last.callback(self.canary.stop)
@@ -271,6 +285,7 @@ class Agent:
                 self.metrics.decided(self.policies.decision)
                 self.metrics.canary.set(self.canary.age(datetime.now(UTC)).total_seconds())
                 self._problem("policies", self.policies.problem)
+                self._problem("ship", self.shipper.problem if self.shipper else None)
                 if now >= kernel_due and self._programs:
                     kernel_due = now + _KERNEL_SECONDS
                     self.metrics.kernel(find_pins(self.settings.node))

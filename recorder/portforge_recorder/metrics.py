@@ -71,6 +71,9 @@ class Metrics:
         )
         self.canary = gauge("canary_age_seconds", "Since the canary was recorded")
         self.break_glass = gauge("break_glass", "1 while a BreakGlass lifts enforcement here")
+        self.shipped = counter("ship_files", "Files brought into the object store")
+        self.ship_pending = gauge("ship_pending_files", "Files that the object store lacks")
+        self.ship_age = gauge("ship_age_seconds", "Of the oldest file that the object store lacks")
         for reason in LossReason:
             self.losses.labels(reason.value)
         for verdict in Verdict:

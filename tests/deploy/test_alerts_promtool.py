@@ -21,6 +21,7 @@ CANARY = f"portforge_canary_age_seconds{{{NODE}}}"
 AGE = f'portforge_watch_age_seconds{{{NODE},resource="pods"}}'
 SYNCED = f'portforge_watch_synced{{{NODE},resource="pods"}}'
 NOT_IN_FORCE = f"portforge_policies_not_in_force{{{NODE}}}"
+SHIP_AGE = f"portforge_ship_age_seconds{{{NODE}}}"
 BREAK_GLASS = f"portforge_break_glass{{{NODE}}}"
 
 
@@ -71,6 +72,8 @@ CASES = [
     ("PortforgeBreakGlass", {BREAK_GLASS: "1x5 0x5"}, "10m", False),
     ("PortforgeDrainSlow", drains("0x40", "0+6x40"), "35m", True),
     ("PortforgeDrainSlow", drains("0+6x40", "0+6x40"), "35m", False),
+    ("PortforgeShippingStuck", {SHIP_AGE: "0x5 4000+60x10"}, "12m", True),
+    ("PortforgeShippingStuck", {SHIP_AGE: "0 60 300 3500 0 4000 0 0 0 0 0"}, "8m", False),
 ]
 
 

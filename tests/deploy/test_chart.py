@@ -53,6 +53,9 @@ def test_every_namespaced_object_says_its_namespace_and_belongs_to_the_release(v
         "image.agent.digest=latest",
         "clusterName=a/b",
         "capture.hostPath=relative",
+        "capture.objectStore.url=https://bucket",
+        "capture.objectStore.endpoint=store:9000",
+        "capture.keepHours=-1",
         "agent.logLevel=loud",
         "agent.capabilities[0]=ALL",
         "uninstall.timeoutSeconds=1",
@@ -123,6 +126,38 @@ def test_the_capture_may_be_a_claim():
     assert "hostPath" in volume()
     claim = volume("capture.persistentVolumeClaim=shared")
     assert claim == {"name": "capture", "persistentVolumeClaim": {"claimName": "shared"}}
+
+
+def test_an_object_store_and_its_secret_are_the_agents_alone():
+    def env(spec, kind):
+        return {e["name"]: e.get("value", e.get("valueFrom")) for e in spec[kind][0]["env"]}
+
+    store = "capture.objectStore"
+    plain = env(pod(render()), "containers")
+    spec = pod(
+        render(
+            *(f"{store}.url=s3://captures/prod", f"{store}.endpoint=https://s3.example:9000"),
+            *(f"{store}.region=eu", f"{store}.secretName=keys", "capture.keepHours=72"),
+        )
+    )
+    told = {n: v for n, v in env(spec, "containers").items() if n not in plain}
+    assert told == {
+        "PORTFORGE_SHIP": "s3://captures/prod",
+        "PORTFORGE_KEEP_HOURS": "72",
+        "AWS_ENDPOINT_URL": "https://s3.example:9000",
+        "AWS_REGION": "eu",
+        **{
+            key: {"secretKeyRef": {"name": "keys", "key": key}}
+            for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        },
+        "AWS_SESSION_TOKEN": {
+            "secretKeyRef": {"name": "keys", "key": "AWS_SESSION_TOKEN", "optional": True}
+        },
+    }
+    assert not set(told) & set(env(spec, "initContainers"))
+    assert not any(
+        n.startswith("AWS") for n in env(pod(render(f"{store}.url=s3://b")), "containers")
+    )
 
 
 def test_a_digest_wins_over_a_tag():

@@ -19,6 +19,7 @@ METRICS = {
     *("map_capacity", "connections_total", "program_ns_per_run", "program_runs_total"),
     *("watch_synced", "watch_age_seconds", "policies", "policy_pods", "policies_not_in_force"),
     *("canary_age_seconds", "break_glass", "agent_info"),
+    *("ship_files_total", "ship_pending_files", "ship_age_seconds"),
 }
 
 
