@@ -219,7 +219,10 @@ class Standing:
     def probes(self, since: float) -> list[Probe]:
         """What the prober met since."""
         found = []
-        for line in (self._inside("intruder") / self._log).read_text().splitlines():
+        log = self._inside("intruder") / self._log
+        # The last line may be half written.
+        lines = log.read_text().split("\n")[:-1] if log.exists() else []
+        for line in lines:
             at, target, said = line.split()
             if float(at) >= since:
                 found.append(Probe(float(at), target, said))
