@@ -14,6 +14,7 @@ from typing import Any
 
 from localcluster.cluster import Cluster
 from localcluster.node import Node
+from localcluster.processes import LocalClusterError
 
 from .release import Release, until
 
@@ -259,7 +260,7 @@ def soon(what: str, check: Callable[[], Any], seconds: float = 90) -> float:
     def quietly() -> Any:
         try:
             return check()
-        except (AssertionError, KeyError, ValueError):
+        except (AssertionError, KeyError, ValueError, LocalClusterError):
             return None
 
     return until(what, quietly, seconds)
