@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from portforge.policy import Entity
 from portforge.recommend import PortPolicyRecommender
 from portforge.recommend._frame import FrameCapture
 from portforge.schema import Peer, PeerKind, Workload
@@ -131,7 +130,7 @@ def inside(ip: str | None, cidr: str) -> bool:
 
 @lru_cache(maxsize=10_000)
 def overlap(one: str, other: str) -> bool:
-    return _network(one).overlaps(_network(other))  # type: ignore[arg-type]
+    return _network(one).overlaps(_network(other))
 
 
 def block_of(ip: str, outside: tuple[str, ...]) -> str:
@@ -152,7 +151,7 @@ class Case:
         first_row = pd.Series(np.arange(len(number))).groupby(number).first().to_numpy()
         self.made, self.number, self.size = made, number, len(distinct)
         self.seen = [
-            Seen(Workload(*row[:3]), *row[3:6], Peer(*row[6:11]), *row[11:])
+            Seen(Workload(*row[:3]), row[3], row[4], row[5], Peer(*row[6:11]), *row[11:])
             for row in keys.iloc[first_row].itertuples(index=False, name=None)
         ]
         start = made.flows["first_seen"].min().floor("D")
@@ -209,8 +208,8 @@ def ours(case: Case, days: float, train: np.ndarray) -> Learned:  # noqa: ARG001
                         single = network.num_addresses == 1
                         place = one.addresses if single else one.networks
                         place.add(str(network.network_address) if single else peer.cidr)
-                    else:
-                        one.entities.add(str(Entity(peer.entity)))
+                    elif peer.entity is not None:
+                        one.entities.add(str(peer.entity))
                 openings[policy.workload, direction, str(rule.protocol)].append(one)
     ready = {
         Workload(*(one[name] for name in WHO))
@@ -354,8 +353,8 @@ def _cell(values: list[float], percent: bool) -> str:
     known = [v for v in values if not np.isnan(v)]
     if not known:
         return "–"
-    form = (lambda v: f"{100 * v:.1f}") if percent else (lambda v: f"{v:g}")
-    low, middle, high = form(min(known)), form(median(known)), form(max(known))
+    three = (min(known), median(known), max(known))
+    low, middle, high = (f"{100 * v:.1f}" if percent else f"{v:g}" for v in three)
     return middle if low == high else f"{middle} ({low}–{high})"
 
 
