@@ -32,6 +32,7 @@ from .pods import (
 )
 from .release import NAMESPACE, Release, until
 
+pytestmark = pytest.mark.timeout(900)  # with the installation, on a machine that is shared
 NS = "gate"
 PORT, BACKDOOR = 8081, 8082
 FRESH = 10
