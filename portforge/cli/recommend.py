@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from portforge.capture import open_capture
-from portforge.recommend import KINDS, Recommendation, recommend
+from portforge.recommend import KINDS, Recommendation, read_decisions, recommend
 
 _COLOURS = {
     "ready": "green",
@@ -53,6 +53,11 @@ Exit codes: 0 written; 1 the capture cannot be used, or the folder is not ours t
 @click.option("--namespace", "namespaces", multiple=True, help="Only this one; may be repeated.")
 @click.option("--workload", "workloads", multiple=True, help="Only this name; may be repeated.")
 @click.option(
+    "--decisions",
+    type=click.Path(path_type=Path),
+    help="YAML file of what must be learned, and what never may.",
+)
+@click.option(
     "--replace", is_flag=True, help="Replace policies that were approved or edited there, too."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print report.json instead of tables.")
@@ -63,6 +68,7 @@ def command(
     until: str | None,
     namespaces: tuple[str, ...],
     workloads: tuple[str, ...],
+    decisions: Path | None,
     replace: bool,
     as_json: bool,
 ) -> None:
@@ -79,6 +85,7 @@ def command(
             until=until,
             namespaces=namespaces or None,
             workloads=workloads or None,
+            decisions=read_decisions(decisions) if decisions else (),
             progress=status.update,
         )
         status.update(f"writing {output}")
@@ -160,7 +167,8 @@ def _show_findings(findings: pd.DataFrame, report: dict[str, Any], console: Cons
             where = f"{row['direction']} {_or(row['protocol'])}".rstrip()
             where += f" {row['ports']} ports" if pd.isna(port) else f" {port}"
             cells = (_or(row["workload"]), where, _or(row["peer"]), str(row["connections"]))
-            table.add_row(kind, *map(escape, cells), escape(row["reason"]))
+            why = "; ".join(text for text in (row["reason"], _or(row["decision"])) if text)
+            table.add_row(kind, *map(escape, cells), escape(why))
         if len(some) > _SHOWN_FINDINGS:
             more = f"… {len(some) - _SHOWN_FINDINGS} more"
             table.add_row(kind, more, "", "", "", "see findings.parquet")

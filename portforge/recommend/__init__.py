@@ -1,9 +1,10 @@
 """From what workloads did to the policy they need, with the evidence. Applies and approves nothing.
 
 The way through: ``_edges`` (the capture's sums as objects) → ``_scans`` and ``_sort`` (what may be
-learned, and what is left out and why) → ``_dynamic`` → ``_rules`` → ``_coverage``, ``_lifecycle``
-and ``_status`` (how far to trust it) → ``_recommendation`` (the result and its files). All but the first and the
-last are functions of their arguments.
+learned, and what is left out and why) → ``_decide`` (the analyst's decisions overrule that) →
+``_dynamic`` → ``_rules`` → ``_coverage``, ``_lifecycle`` and ``_status`` (how far to trust it) →
+``_recommendation`` (the result and its files). All but the first and the last are functions of
+their arguments.
 
 Around it: ``_estimator`` and ``_split`` (the same for scikit-learn), ``_backtest`` (what policies
 learned earlier would have broken later), ``_verify`` (what any policies would break), ``_needed``
@@ -15,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from portforge.recommend._backtest import backtest, backtest_workloads
+from portforge.recommend._decisions import Decision, read_decisions
 from portforge.recommend._findings import KINDS
 from portforge.recommend._needed import kept_out
 from portforge.recommend._options import Options
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KINDS",
+    "Decision",
     "Options",
     "PortPolicyRecommender",
     "Recommendation",
@@ -36,6 +39,7 @@ __all__ = [
     "backtest",
     "backtest_workloads",
     "kept_out",
+    "read_decisions",
     "recommend",
     "verify",
 ]

@@ -14,6 +14,7 @@ import pandas as pd
 from portforge.capture import Capture
 from portforge.errors import CaptureError
 from portforge.policy import Mode, PortPolicy, simulate
+from portforge.recommend._decisions import Decision
 from portforge.recommend._frame import FrameCapture
 from portforge.recommend._needed import ANSWERED, kept_out
 from portforge.recommend._options import Options
@@ -28,7 +29,11 @@ _INSTANT = "datetime64[us, UTC]"
 
 
 def backtest(
-    capture: Capture, *, steps: int | Sequence[datetime] = 8, options: Options | None = None
+    capture: Capture,
+    *,
+    steps: int | Sequence[datetime] = 8,
+    options: Options | None = None,
+    decisions: Sequence[Decision] = (),
 ) -> pd.DataFrame:
     """One row for each origin: what its policies, enforced, would have denied of the rest.
 
@@ -40,6 +45,7 @@ def backtest(
     ----------
     steps: how many origins, at equal distances; or the origins, with time zone.
     options: thresholds of the recommendation.
+    decisions: the analyst's: what never may be learned is not needed later, either.
 
     Returns
     -------
@@ -53,7 +59,7 @@ def backtest(
     ------
     CaptureError: as :func:`portforge.recommend.recommend`, or an origin outside the window.
     """
-    table = backtest_workloads(capture, steps=steps, options=options)
+    table = backtest_workloads(capture, steps=steps, options=options, decisions=decisions)
     start = capture.window().start
     rows = []
     for t in _instants(capture, steps):
@@ -77,7 +83,11 @@ def backtest(
 
 
 def backtest_workloads(
-    capture: Capture, *, steps: int | Sequence[datetime] = 8, options: Options | None = None
+    capture: Capture,
+    *,
+    steps: int | Sequence[datetime] = 8,
+    options: Options | None = None,
+    decisions: Sequence[Decision] = (),
 ) -> pd.DataFrame:
     """The backtest by origin and workload; see :func:`backtest`.
 
@@ -86,7 +96,7 @@ def backtest_workloads(
     """
     options = options or Options()
     flows, losses = capture.flows(), capture.losses()
-    out = kept_out(flows, capture.aggregated(), options).notna()
+    out = kept_out(flows, capture.aggregated(), options, decisions).notna()
     subject = flows[_WORKLOAD].notna().all(axis=1) & (flows["workload_kind"] != "Node")
     needed = (
         subject
@@ -102,7 +112,7 @@ def backtest_workloads(
         status: dict[tuple[Any, ...], str] = {}
         if (known & subject).any():
             lost = losses[losses["interval_end"] <= t]
-            made = recommend(FrameCapture(flows[known], lost), options=options)
+            made = recommend(FrameCapture(flows[known], lost), options=options, decisions=decisions)
             policies = made.policies
             status = {
                 tuple(one[name] for name in _WORKLOAD): one["status"]

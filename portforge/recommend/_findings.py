@@ -18,6 +18,7 @@ __all__ = ["FINDINGS", "KINDS", "Left", "findings_frame"]
 
 KINDS: dict[str, str] = {
     "scan": "a scanner's connections, kept out of every rule",
+    "never": "the analyst decided that it is never learned",
     "denied": "refused by a policy",
     "refused": "nobody listened",
     "failed": "opened, never answered",
@@ -57,19 +58,25 @@ FINDINGS = pa.schema(
         ("first_seen", _instant),
         ("last_seen", _instant),
         ("reason", pa.string()),
+        ("decision", pa.string()),
     ]
 )
-"""Columns of findings.parquet. ``port`` and ``peer`` are null where a finding covers many."""
+"""Columns of findings.parquet. ``port`` and ``peer`` are null where a finding covers many;
+``decision`` where the analyst has not decided."""
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """One edge that is (also) a finding. ``learned``: it is part of a rule all the same."""
+    """One edge that is (also) a finding.
+
+    ``learned``: it is part of a rule all the same. ``decision``: what the analyst said about it.
+    """
 
     edge: Edge
     kind: str
     reason: str
     learned: bool = False
+    decision: str | None = None
 
 
 def findings_frame(left: Iterable[Left]) -> pd.DataFrame:
@@ -86,6 +93,7 @@ def findings_frame(left: Iterable[Left]) -> pd.DataFrame:
             r["port"] or 0,
             str(r["peer"]),
             r["reason"],
+            r["decision"] or "",
         )
     )
     return _frame(rows)
@@ -101,11 +109,11 @@ def _key(one: Left) -> tuple[Any, ...]:
         if kind in {"loopback", "host_network", "unattributed", "scan"}
         else (str(edge.protocol))
     )
-    return (kind, subject, str(edge.direction), protocol, port, peer, one.reason)
+    return (kind, subject, str(edge.direction), protocol, port, peer, one.reason, one.decision)
 
 
 def _row(key: tuple[Any, ...], edges: list[Edge]) -> dict[str, Any]:
-    kind, subject, direction, protocol, port, peer, reason = key
+    kind, subject, direction, protocol, port, peer, reason, decision = key
     namespace, workload_kind, workload = subject or Workload(None, None, None)  # type: ignore[arg-type]
     first: datetime = min(edge.first_seen for edge in edges)
     return {
@@ -123,6 +131,7 @@ def _row(key: tuple[Any, ...], edges: list[Edge]) -> dict[str, Any]:
         "first_seen": first,
         "last_seen": max(edge.last_seen for edge in edges),
         "reason": reason,
+        "decision": decision,
     }
 
 

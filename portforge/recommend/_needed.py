@@ -6,8 +6,12 @@ capture. Policies that deny them break nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
+from portforge.recommend._decide import decide
+from portforge.recommend._decisions import Decision
 from portforge.recommend._edges import Edge, edges_of
 from portforge.recommend._options import Options
 from portforge.recommend._sort import sort_edges
@@ -16,7 +20,7 @@ from portforge.schema import Verdict
 __all__ = ["ANSWERED", "KEPT_OUT", "kept_out"]
 
 ANSWERED = (Verdict.ALLOWED, Verdict.AUDITED)
-KEPT_OUT = ("port_zero", "scan", "unanswered")
+KEPT_OUT = ("never", "port_zero", "scan", "unanswered")
 """The findings that are reason enough to deny what was answered."""
 
 _EDGE = ["namespace", "workload_kind", "workload", "direction", "protocol", "port", "target_port"]
@@ -25,7 +29,10 @@ _KEY = [*_EDGE, *_PEER, "verdict"]
 
 
 def kept_out(
-    flows: pd.DataFrame, aggregated: pd.DataFrame, options: Options | None = None
+    flows: pd.DataFrame,
+    aggregated: pd.DataFrame,
+    options: Options | None = None,
+    decisions: Sequence[Decision] = (),
 ) -> pd.Series[str]:
     """For each row of ``flows`` the finding that keeps it out of learning, null where none does.
 
@@ -34,9 +41,11 @@ def kept_out(
     flows: rows of contract 1.
     aggregated: ``Capture.aggregated()`` of all that is known; a scan shows only as a whole.
     options: thresholds of the scan detection.
+    decisions: the analyst's; what must be learned is not kept out, what never may is.
     """
-    _, left = sort_edges(edges_of(aggregated), options or Options())
-    why = {_key(one.edge): one.kind for one in left if one.kind in KEPT_OUT and one.edge.answered}
+    left = decide(*sort_edges(edges_of(aggregated), options or Options()), decisions).left
+    out = [one for one in left if one.kind in KEPT_OUT and one.edge.answered and not one.learned]
+    why = {_key(one.edge): one.kind for one in out}
     plain = flows[_KEY].astype(object)
     plain = plain.where(plain.notna(), None)
     # A hostNetwork workload has no namespace; edges write that as an empty one.

@@ -14,6 +14,8 @@ from portforge.capture import Capture, Window
 from portforge.capture._times import iso
 from portforge.errors import CaptureError
 from portforge.policy import Established, Mode, PortPolicy
+from portforge.recommend._decide import Decided, decide, decide_rules
+from portforge.recommend._decisions import Decision
 from portforge.recommend._dynamic import split_dynamic
 from portforge.recommend._edges import Edge, edges_of
 from portforge.recommend._evidence import evidence_frame, evidence_row
@@ -44,6 +46,7 @@ def recommend(
     namespaces: Sequence[str] | None = None,
     workloads: Sequence[str] | None = None,
     options: Options | None = None,
+    decisions: Sequence[Decision] = (),
     progress: Callable[[str], None] = lambda step: None,  # noqa: ARG005
 ) -> Recommendation:
     """One policy in Audit for each workload, from what it did in the window.
@@ -54,6 +57,8 @@ def recommend(
     namespaces, workloads: names to recommend for; all when None. The other workloads' records
         are still used as witnesses.
     options: thresholds.
+    decisions: what the analyst said must be learned, and what never may: see
+        :func:`portforge.recommend.read_decisions`.
     progress: called with the name of each step.
 
     Raises
@@ -72,14 +77,15 @@ def recommend(
     edges = edges_of(capture.aggregated(since, until))
     pods, losses = capture.pods(since, until), capture.losses(since, until)
     progress("sorting out what may be learned")
-    learned, left = sort_edges(edges, options)
+    decided = decide(*sort_edges(edges, options), decisions)
+    learned, left = decided.learned, decided.left
     left += [
         Left(e, kind, KINDS[kind], learned=True) for e in learned if (kind := _worth_saying(e))
     ]
     subjects = _subjects(edges, namespaces, workloads, capture)
     progress(f"writing rules for {len(subjects)} workloads")
     made = [
-        _one(workload, edges, learned, left, pods, losses, window, options)
+        _one(workload, edges, learned, left, decided, pods, losses, window, options)
         for workload, edges, learned, left in _by_workload(subjects, edges, learned, left)
     ]
     everything = [one for each in made for one in each.left]
@@ -96,6 +102,7 @@ def recommend(
         },
         "workloads": [each.report for each in made],
         "findings": _finding_counts(findings),
+        "decisions": decided.report(),
         "losses": _losses(losses),
         "rows": {
             "read": sum(edge.rows for edge in edges),
@@ -125,24 +132,31 @@ def _one(
     edges: list[Edge],
     learned: list[Edge],
     left: list[Left],
+    decided: Decided,
     pods: pd.DataFrame,
     losses: pd.DataFrame,
     window: Window,
     options: Options,
 ) -> _Made:
-    stays, changes = split_dynamic(learned, options)
+    own_decisions = [one for one in decided.matched if one.workload == workload]
+    as_decided = [edge for edge in learned if edge in decided.edges] if own_decisions else []
+    others = [edge for edge in learned if edge not in decided.edges] if as_decided else learned
+    stays, changes = split_dynamic(others, options)
+    stays += as_decided
     left = left + changes
     listening = frozenset(
         (str(e.protocol), e.port) for e in edges if e.verdict == Verdict.LISTENING
     )
     rules = learn_rules(stays, listening, options)
+    if own_decisions:
+        rules = decide_rules(rules, decided, own_decisions)
     own = pods[
         (pods["namespace"] == workload.namespace)
         & (pods["workload_kind"] == workload.kind)
         & (pods["workload"] == workload.name)
     ]
     life = _life(workload, edges, rules, own, losses)
-    status = status_of(Seen(rules, left, life), window, options)
+    status = status_of(Seen(rules, left, life, frozenset(as_decided)), window, options)
     pods_total = own["pod"].nunique()
     return _Made(
         _policy(workload, rules),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 from portforge.errors import CaptureError
@@ -171,8 +171,10 @@ def _dns_over_tcp(
 ) -> Learned | None:
     """TCP 53 beside UDP 53: an answer too long for UDP is asked for again over TCP (RFC 7766)."""
     over_udp = rules.get((direction, Protocol.UDP, _DNS))
-    if over_udp is None or (direction, Protocol.TCP, _DNS) in rules:
+    if over_udp is None:
         return None
+    if over_tcp := rules.get((direction, Protocol.TCP, _DNS)):
+        return _with_peers_of(over_udp, over_tcp)
     if direction == Direction.INGRESS and (Protocol.TCP, _DNS) not in listeners:
         return None
     peers = over_udp.rule.peers
@@ -189,6 +191,22 @@ def _dns_over_tcp(
         ("not seen; added because DNS answers too long for UDP come over TCP",),
         (f"TCP 53 with {who}, unseen",),
         assumed=True,
+    )
+
+
+def _with_peers_of(over_udp: Learned, over_tcp: Learned) -> Learned:
+    """TCP 53 as seen, and for everybody who asks over UDP: nobody knows whose answer is long."""
+    asked, seen = over_udp.rule.peers, over_tcp.rule.peers
+    if seen is None or asked is None or set(asked) <= set(seen):
+        return over_tcp
+    more = len(set(asked) - set(seen))
+    return replace(
+        over_tcp,
+        rule=over_tcp.rule.model_copy(
+            update={"peers": tuple(sorted({*seen, *asked}, key=lambda peer: peer.sort_key))}
+        ),
+        reasons=(*over_tcp.reasons, "with the peers of UDP 53: long DNS answers come over TCP"),
+        over_grant=(*over_tcp.over_grant, f"TCP 53 with {more} peers of UDP 53, unseen"),
     )
 
 

@@ -22,7 +22,7 @@ from portforge.recommend._findings import Left
 from portforge.recommend._lifecycle import Item, Life, checklist
 from portforge.recommend._options import Options
 from portforge.recommend._rules import Learned
-from portforge.schema import Direction, PeerKind
+from portforge.schema import Direction, PeerKind, Protocol
 
 __all__ = ["Seen", "Status", "duration", "status_of"]
 
@@ -118,10 +118,14 @@ def _items(seen: Seen, direction: Direction) -> tuple[_Items, _Items]:
     """The ports, and the peers on them, that were seen and that one direction's rules grant."""
     ports: _Items = {}
     peers: _Items = {}
+    # DNS over TCP is granted with DNS over UDP: the day a long answer comes, it is nothing new.
+    asks = any(r.direction == direction and _is_dns(r) for r in seen.rules)
     for learned in seen.rules:
         if learned.direction != direction:
             continue
         port = f"{learned.rule.protocol} {learned.rule.port}"
+        if learned.rule.port == _DNS and asks:
+            port = f"{Protocol.UDP} {_DNS}"
         for edge in learned.edges:
             if edge in seen.decided:
                 continue
@@ -131,6 +135,11 @@ def _items(seen: Seen, direction: Direction) -> tuple[_Items, _Items]:
     return ports, peers
 
 
+def _is_dns(learned: Learned) -> bool:
+    return learned.rule.protocol == Protocol.UDP and learned.rule.port == _DNS
+
+
+_DNS = 53
 _WITH = {Direction.INGRESS: "from", Direction.EGRESS: "to"}
 
 
