@@ -3,8 +3,8 @@
 Learns from the first days of each cluster and replays the rest: ours, and baselines written here
 from what their projects document. Prints one table; writes nothing::
 
-    python tests/bench/recommendation.py            # half an hour on two shared cores
-    python tests/bench/recommendation.py --quick    # a minute or two
+    python tests/bench/recommendation.py            # ten minutes on two shared cores
+    python tests/bench/recommendation.py --quick    # a minute
 
 One row is one way to learn; a cell is the median over all clusters and seeds, and min–max.
 """
