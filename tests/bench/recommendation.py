@@ -1,7 +1,7 @@
 """How right recommended policies are, on made-up clusters whose needs are known.
 
 Learns from the first days of each cluster and replays the rest: ours, and baselines written here
-from what their projects document. Prints one table; writes nothing::
+from our notes on their projects. Prints one table; writes nothing::
 
     python tests/bench/recommendation.py            # ten minutes on two shared cores
     python tests/bench/recommendation.py --quick    # a minute
