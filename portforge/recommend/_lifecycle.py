@@ -14,7 +14,7 @@ from typing import NamedTuple
 from portforge.capture import Window
 from portforge.recommend._options import Options
 
-__all__ = ["JOBS", "Item", "Life", "Pod", "checklist"]
+__all__ = ["JOBS", "Item", "Life", "Pod", "checklist", "restart"]
 
 JOBS = frozenset({"CronJob", "Job"})
 """Kinds whose pods run and end: each run is a pod of its own."""
@@ -69,7 +69,7 @@ def checklist(life: Life, window: Window, options: Options) -> dict[str, Item]:
 
     ``cron_cycle`` is there for jobs only, ``daily_cycle`` for all others.
     """
-    items = {"restart": _restart(life, window)}
+    items = {"restart": restart(life.kind, life.pods, window)}
     if life.kind in JOBS:
         items["cron_cycle"] = _cron_cycle(life)
     else:
@@ -82,19 +82,19 @@ def checklist(life: Life, window: Window, options: Options) -> dict[str, Item]:
     }
 
 
-def _restart(life: Life, window: Window) -> Item:
+def restart(kind: str, pods: Sequence[Pod], window: Window) -> Item:
     """A new pod beside one that is gone, all pods new, or a pod that came back elsewhere."""
-    if not life.pods:
+    if not pods:
         return Item("unknown", "the capture names no pod of it: a restart cannot be seen")
     edge = min(_HOUR, (window.end - window.start) / 4)
-    new = {p.name for p in life.pods if p.first_seen > window.start + edge}
-    names = {p.name for p in life.pods}
-    gone = {p.name for p in life.pods if p.last_seen < window.end - edge} & names
-    moved = len({(p.name, p.node) for p in life.pods}) > len(names)
+    new = {p.name for p in pods if p.first_seen > window.start + edge}
+    names = {p.name for p in pods}
+    gone = {p.name for p in pods if p.last_seen < window.end - edge} & names
+    moved = len({(p.name, p.node) for p in pods}) > len(names)
     replaced = any(n != g for n in new for g in gone) or new == names
     if moved or replaced:
         return _YES
-    if life.kind == "StatefulSet":
+    if kind == "StatefulSet":
         return Item(
             "unknown",
             "a restart: its pods keep their names, one is seen only when a pod changes its node",

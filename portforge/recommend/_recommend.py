@@ -20,7 +20,7 @@ from portforge.recommend._dynamic import split_dynamic
 from portforge.recommend._edges import Edge, edges_of
 from portforge.recommend._evidence import evidence_frame, evidence_row
 from portforge.recommend._findings import KINDS, Left, findings_frame
-from portforge.recommend._lifecycle import Life, Pod
+from portforge.recommend._lifecycle import JOBS, Life, Pod, restart
 from portforge.recommend._options import Options
 from portforge.recommend._recommendation import Recommendation
 from portforge.recommend._rules import Learned, learn_rules
@@ -83,9 +83,10 @@ def recommend(
         Left(e, kind, KINDS[kind], learned=True) for e in learned if (kind := _worth_saying(e))
     ]
     subjects = _subjects(edges, namespaces, workloads, capture)
+    quiet = _unrestarted(pods, window)
     progress(f"writing rules for {len(subjects)} workloads")
     made = [
-        _one(workload, edges, learned, left, decided, pods, losses, window, options)
+        _one(workload, edges, learned, left, decided, pods, quiet, losses, window, options)
         for workload, edges, learned, left in _by_workload(subjects, edges, learned, left)
     ]
     everything = [one for each in made for one in each.left]
@@ -134,14 +135,15 @@ def _one(
     left: list[Left],
     decided: Decided,
     pods: pd.DataFrame,
+    quiet: list[Workload],
     losses: pd.DataFrame,
     window: Window,
     options: Options,
 ) -> _Made:
     own_decisions = [one for one in decided.matched if one.workload == workload]
     as_decided = [edge for edge in learned if edge in decided.edges] if own_decisions else []
-    others = [edge for edge in learned if edge not in decided.edges] if as_decided else learned
-    stays, changes = split_dynamic(others, options)
+    seen_so = [edge for edge in learned if edge not in decided.edges] if as_decided else learned
+    stays, changes = split_dynamic(seen_so, options)
     stays += as_decided
     left = left + changes
     listening = frozenset(
@@ -156,7 +158,9 @@ def _one(
         & (pods["workload"] == workload.name)
     ]
     life = _life(workload, edges, rules, own, losses)
-    status = status_of(Seen(rules, left, life, frozenset(as_decided)), window, options)
+    others = ["/".join(w) for w in quiet if w.namespace == workload.namespace and w != workload]
+    seen = Seen(rules, left, life, frozenset(as_decided), others)
+    status = status_of(seen, window, options)
     pods_total = own["pod"].nunique()
     return _Made(
         _policy(workload, rules),
@@ -164,6 +168,30 @@ def _one(
         left,
         _workload_report(workload, rules, status, pods_total),
     )
+
+
+def _unrestarted(pods: pd.DataFrame, window: Window) -> list[Workload]:
+    """The workloads, but jobs, that no restart was seen of in the window."""
+    found = []
+    for owner, own in pods.groupby(["namespace", "workload_kind", "workload"], sort=True):
+        workload = Workload(*owner)  # type: ignore[misc]
+        known = _pods(own, set())
+        if workload.kind not in JOBS and not restart(workload.kind, known, window).holds:
+            found.append(workload)
+    return found
+
+
+def _pods(pods: pd.DataFrame, took_part: set[str]) -> list[Pod]:
+    return [
+        Pod(
+            row["pod"],
+            row["node"],
+            row["first_seen"].to_pydatetime(),
+            row["last_seen"].to_pydatetime(),
+            row["pod"] in took_part,
+        )
+        for row in pods.to_dict("records")
+    ]
 
 
 def _life(
@@ -182,16 +210,7 @@ def _life(
         first_seen=min(edge.first_seen for edge in edges),
         last_seen=max(edge.last_seen for edge in edges),
         hours=frozenset(hour for edge in edges for hour in edge.hours),
-        pods=[
-            Pod(
-                row["pod"],
-                row["node"],
-                row["first_seen"].to_pydatetime(),
-                row["last_seen"].to_pydatetime(),
-                row["pod"] in took_part,
-            )
-            for row in pods.to_dict("records")
-        ],
+        pods=_pods(pods, took_part),
         losses=_losses(lost)["by_reason"],
         last_loss=None if lost.empty else lost["interval_end"].max().to_pydatetime(),
     )

@@ -19,7 +19,7 @@ from portforge.policy import Entity
 from portforge.recommend._coverage import Completeness, Coverage, completeness
 from portforge.recommend._edges import Edge, party
 from portforge.recommend._findings import Left
-from portforge.recommend._lifecycle import Item, Life, checklist
+from portforge.recommend._lifecycle import JOBS, Item, Life, checklist
 from portforge.recommend._options import Options
 from portforge.recommend._rules import Learned
 from portforge.schema import Direction, PeerKind, Protocol
@@ -39,6 +39,8 @@ class Seen:
     life: Life
     decided: frozenset[Edge] = frozenset()
     """Learned because the analyst said so: no estimate rests on them."""
+    unrestarted: Sequence[str] = ()
+    """The other workloads of its namespace that no restart was seen of."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def status_of(seen: Seen, window: Window, options: Options) -> Status:
         *_lost_peers(seen),
         *_uncovered(items, covered, options),
         *_new(items, window),
+        *_callers(seen, items[Direction.INGRESS][1]),
     ]
     until = max((m.until for m in missing if m.until and m.until > window.end), default=None)
     every = [*dynamic, *insufficient]
@@ -215,6 +218,25 @@ def _uncovered(
             until = max(f.first_seen for f in once.values()) + _WEEK
             text += f"; seen on one day only, a weekly job needs two weeks: {_some(once)}"
         yield _Missing(f"{direction} coverage", text, until)
+
+
+def _callers(seen: Seen, peers: _Items) -> Iterable[_Missing]:
+    """Who is called now and then may be called at start-up, also by what did not start yet."""
+    days = {hour // 24 for hour in seen.life.hours}
+    rare = [
+        name
+        for name, found in peers.items()
+        if not any(f"/{kind}/" in name for kind in JOBS)
+        and 2 * _days(found) < len({day for day in days if day >= min(found.hours) // 24})
+    ]
+    calling = {name.partition(" from ")[2] for name in peers}
+    quiet = [name for name in seen.unrestarted if name not in calling]
+    if rare and quiet:
+        yield _Missing(
+            "restarts of others",
+            f"it is called now and then ({_some(rare)}), perhaps at start-up, and no restart was "
+            f"seen of {_some(quiet)}",
+        )
 
 
 def _estimate(found: Coverage) -> str:

@@ -170,3 +170,17 @@ def test_another_address_of_the_world_is_nothing_new(tmp_path: Path) -> None:
     found = report_of(tmp_path, traffic(8, *many))
     assert found["status"] == "ready"
     assert found["coverage"]["egress"]["peers"] == 1
+
+
+def test_who_is_called_at_start_up_waits_for_the_restarts_of_the_others(tmp_path: Path) -> None:
+    calls = [
+        row("web", "ingress", "TCP", 80, "app", at=h, pod=f"web-{1 + (h > 48)}")
+        for h in (10, 40, 100)
+    ]
+    quiet = [row("db", "ingress", "TCP", 5432, "app", at=h) for h in range(9 * DAY)]
+    found = report_of(tmp_path / "a", traffic(9, *calls, *quiet))
+    assert found["status"] == "learning"
+    assert found["reasons"][1].endswith("and no restart was seen of shop/Deployment/db")
+    again = [row("db", "ingress", "TCP", 5432, "app", at=h) | {"pod": "db-2"} for h in (100, 200)]
+    early = [one for one in quiet if one["first_seen"] < calls[2]["first_seen"]]
+    assert report_of(tmp_path / "b", traffic(9, *calls, *early, *again))["status"] == "ready"
