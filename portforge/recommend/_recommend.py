@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 from pydantic import ValidationError
@@ -174,7 +174,7 @@ def _unrestarted(pods: pd.DataFrame, window: Window) -> list[Workload]:
     """The workloads, but jobs, that no restart was seen of in the window."""
     found = []
     for owner, own in pods.groupby(["namespace", "workload_kind", "workload"], sort=True):
-        workload = Workload(*owner)  # type: ignore[misc]
+        workload = Workload(*map(str, cast(tuple[str, ...], owner)))
         known = _pods(own, set())
         if workload.kind not in JOBS and not restart(workload.kind, known, window).holds:
             found.append(workload)
