@@ -178,6 +178,8 @@ def _policy_remarks(live: Live, now: datetime) -> list[str]:
         remarks.append(trial)
     for condition in live.status.get("conditions") or ():
         bad = condition.get("status") == ("True" if condition["type"] == "Degraded" else "False")
+        if condition["type"] == "Enforced" and live.policy and live.policy.mode is not Mode.ENFORCE:
+            continue  # nobody asked for it
         if bad and condition.get("message"):
             remarks.append(f"{condition['type']} {condition['status']}: {condition['message']}")
     seen = live.status.get("observedGeneration")
