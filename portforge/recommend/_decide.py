@@ -79,8 +79,9 @@ def decide(learned: list[Edge], left: list[Left], decisions: Sequence[Decision])
         if said is not None:
             edges[edge] = str(said)
     for one in left:
-        said = ruling(one.edge) if one.kind in _LEARNABLE else None
-        if said is None:
+        listens = one.kind == "unused_listener"
+        said = ruling(one.edge) if listens or one.kind in _LEARNABLE else None
+        if said is None or (listens and said.decision == Verb.LEARN):
             out.append(one)
             continue
         learns = said.decision == Verb.LEARN

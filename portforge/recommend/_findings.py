@@ -14,7 +14,7 @@ import pyarrow as pa
 from portforge.recommend._edges import Edge, peer_text
 from portforge.schema import Workload
 
-__all__ = ["FINDINGS", "KINDS", "Left", "findings_frame"]
+__all__ = ["FINDINGS", "KINDS", "ONLY_INSIDE", "Left", "findings_frame"]
 
 KINDS: dict[str, str] = {
     "scan": "a scanner's connections, kept out of every rule",
@@ -36,6 +36,9 @@ KINDS: dict[str, str] = {
     "port_zero": "port 0 is no service",
 }
 """Every kind of finding and what it means; the most urgent first."""
+
+ONLY_INSIDE = "used only from inside the pod"
+"""Why a listener is no rule, and need not become one."""
 
 _WHOLE = frozenset({"loopback", "host_network", "unjudged_protocol", "ephemeral_socket"})
 _PORTLESS = _WHOLE | {"scan", "dynamic_ports", "unattributed"}

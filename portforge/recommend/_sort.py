@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from portforge.recommend._edges import Edge, Party, party
-from portforge.recommend._findings import KINDS, Left
+from portforge.recommend._findings import KINDS, ONLY_INSIDE, Left
 from portforge.recommend._options import Options
 from portforge.recommend._scans import Scans, find_scans
 from portforge.schema import Direction, PeerKind, Protocol, Verdict
@@ -137,7 +137,7 @@ def _listeners(edges: list[Edge], learned: list[Edge], options: Options) -> list
         elif key in probed:
             found.append(Left(edge, "unused_listener", "only the pod's own node used it (probes)"))
         elif key in local:
-            found.append(Left(edge, "unused_listener", "used only from inside the pod"))
+            found.append(Left(edge, "unused_listener", ONLY_INSIDE))
         else:
             found.append(Left(edge, "unused_listener", KINDS["unused_listener"]))
     return found

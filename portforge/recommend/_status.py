@@ -18,7 +18,7 @@ from portforge.capture import Window
 from portforge.policy import Entity
 from portforge.recommend._coverage import Completeness, Coverage, completeness
 from portforge.recommend._edges import Edge, party
-from portforge.recommend._findings import Left
+from portforge.recommend._findings import ONLY_INSIDE, Left
 from portforge.recommend._lifecycle import JOBS, Item, Life, checklist
 from portforge.recommend._options import Options
 from portforge.recommend._rules import Learned
@@ -94,6 +94,7 @@ def status_of(seen: Seen, window: Window, options: Options) -> Status:
         *_lost_peers(seen),
         *_uncovered(items, covered, options),
         *_new(items, window),
+        *_unused(seen),
         *_callers(seen, items[Direction.INGRESS][1]),
     ]
     until = max((m.until for m in missing if m.until and m.until > window.end), default=None)
@@ -218,6 +219,21 @@ def _uncovered(
             until = max(f.first_seen for f in once.values()) + _WEEK
             text += f"; seen on one day only, a weekly job needs two weeks: {_some(once)}"
         yield _Missing(f"{direction} coverage", text, until)
+
+
+def _unused(seen: Seen) -> Iterable[_Missing]:
+    """A listener nobody used, but for probes, may be used rarely; the pod itself explains one."""
+    unused = {
+        f"{one.edge.protocol} {one.edge.port}"
+        for one in seen.left
+        if one.kind == "unused_listener" and one.reason != ONLY_INSIDE and one.decision is None
+    }
+    if unused:
+        yield _Missing(
+            "use of listeners",
+            f"it listens where nobody connected yet ({_some(unused)}): close it, wait, or decide "
+            "never",
+        )
 
 
 def _callers(seen: Seen, peers: _Items) -> Iterable[_Missing]:

@@ -10,7 +10,7 @@ import pytest
 from flow_rows import Row, loss, row, write_capture
 
 from portforge.capture import Window, open_capture
-from portforge.recommend import Options, recommend
+from portforge.recommend import Options, read_decisions, recommend
 from portforge.recommend._coverage import Coverage, completeness
 from portforge.recommend._lifecycle import Item, Life, Pod, checklist
 
@@ -184,3 +184,18 @@ def test_who_is_called_at_start_up_waits_for_the_restarts_of_the_others(tmp_path
     again = [row("db", "ingress", "TCP", 5432, "app", at=h) | {"pod": "db-2"} for h in (100, 200)]
     early = [one for one in quiet if one["first_seen"] < calls[2]["first_seen"]]
     assert report_of(tmp_path / "b", traffic(9, *calls, *early, *again))["status"] == "ready"
+
+
+def test_a_listener_nobody_used_is_used_later_or_decided(tmp_path: Path) -> None:
+    quiet = {"verdict": "listening", "connections": 0, "bytes_sent": 0, "bytes_received": 0}
+    idle = row("web", "ingress", "TCP", 50051, None, **quiet)
+    folder = write_capture(tmp_path / "a", traffic(8, idle))
+    found = report_of(tmp_path / "b", traffic(8, idle))
+    assert found["status"] == "learning"
+    assert "nobody connected yet (TCP 50051)" in found["reasons"][1]
+    (tmp_path / "d.yaml").write_text(
+        "- {workload: shop/Deployment/web, direction: ingress, protocol: TCP, port: 50051, "
+        "decision: never, by: Ana, reason: for debugging, at: 2026-03-03T10:00:00Z}"
+    )
+    decided = recommend(open_capture(folder), decisions=read_decisions(tmp_path / "d.yaml"))
+    assert decided.report["workloads"][0]["status"] == "ready"
