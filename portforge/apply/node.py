@@ -173,21 +173,24 @@ class NodeMaps:
         merged = {**self.config(), **fields}
         self.put("config", 0, tuple(merged[name] for name in layout.CONFIG.names or ()))
 
+    def swap(self) -> None:
+        """Let the programs write the other pair of flow maps, unless that is not drained yet."""
+        with self.alone():
+            config = self.config()
+            idle = 1 - config["active"]
+            if not self._pair(idle)[0].size:
+                self.configure(active=idle, epoch=config["epoch"] + 1)
+        libbpf.wait_for_programs()
+
     def drain(self) -> Drained:
-        """Swap the flow maps and read the pair that is no longer written.
+        """Swap the flow maps, unless that was done, and read the pair that is no longer written.
 
         It stays readable until :meth:`drained` clears it: who dies in between loses nothing.
         """
-        with self.alone():
-            config = self.config()
-            idle, epoch = 1 - config["active"], config["epoch"]
-            if not self._pair(idle)[0].size:
-                epoch += 1
-                self.configure(active=idle, epoch=epoch)
-                idle = config["active"]
-        libbpf.wait_for_programs()
-        keys, values = self._pair(idle)
-        return Drained(epoch, keys, values)
+        self.swap()
+        config = self.config()
+        keys, values = self._pair(1 - config["active"])
+        return Drained(config["epoch"], keys, values)
 
     def drained(self) -> None:
         """Clear the pair that :meth:`drain` read."""

@@ -80,6 +80,8 @@ class Recorder:
     capture: folder of the capture.
     kubepods: this node's own kubepods cgroup.
     interval: seconds between drains; also how often a long connection is recorded.
+    settle: seconds from the end of an interval until its rows are attributed: the API server
+        hears of a new pod's address later than its peers do.
     unload: at the end take the programs out: nothing is enforced then.
     snapshot: register what the kernel did not see begin. Without it the agent needs neither
         CAP_SYS_ADMIN nor the host's processes: ``portforge load`` did it.
@@ -93,6 +95,7 @@ class Recorder:
     capture: Path
     kubepods: Path
     interval: float = 10.0
+    settle: float = 0.0
     max_seconds: float = 300.0
     sizes: Sizes = field(default_factory=Sizes)
     state_folder: Path | None = None
@@ -169,6 +172,8 @@ class Recorder:
         for old in replaced:
             self._replace(old, maps, state)
         due = time.monotonic()
+        settled: float | None = None
+        """When what was counted until the last swap may be attributed."""
         snapshot_due = due + _SNAPSHOT_SECONDS
         seen: object = None
         while not self.stop.is_set():
@@ -178,17 +183,24 @@ class Recorder:
                 self._reconcile(enforcer)
                 # The pods as of before: one that came meanwhile is seen next time.
                 seen = (self._inventory, pods, changes, state.ids())
-            if time.monotonic() >= due:
+            if settled is None and time.monotonic() >= due:
                 self._reconcile(enforcer)  # rules expire
-                self._drain(maps, state)
+                maps.swap()
+                settled = time.monotonic() + self.settle
                 due = max(due + self.interval, time.monotonic())
+            if settled is not None and time.monotonic() >= settled:
+                self._drain(maps, state)
+                settled = None
             if time.monotonic() >= snapshot_due:
                 self._unregistered = self._register(maps)
                 snapshot_due += _SNAPSHOT_SECONDS
-            self.stop.wait(min(_LOOK_SECONDS, max(due - time.monotonic(), 0.0)))
+            awaited = due if settled is None else settled
+            self.stop.wait(min(_LOOK_SECONDS, max(awaited - time.monotonic(), 0.0)))
             if self._signalled:
                 self.stop.set()
         self._look()
+        if settled is not None:
+            self._drain(maps, state)
         self._drain(maps, state)
 
     def _replace(self, old: Path, maps: NodeMaps, state: State) -> None:

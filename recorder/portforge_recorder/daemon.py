@@ -45,6 +45,7 @@ __all__ = ["Agent", "Settings", "log_as_json"]
 _HOUSEKEEPING_SECONDS = 2.0
 _KERNEL_SECONDS = 30.0
 _KEEP_SECONDS = 60.0
+_SETTLE_SECONDS = 3.0
 _LOST_SECONDS = 10.0
 """A watch that fails for so long makes the API server lost."""
 _log = logging.getLogger("portforge")
@@ -117,6 +118,7 @@ class Agent:
             settings.capture,
             settings.kubepods,
             interval=settings.interval,
+            settle=_SETTLE_SECONDS,
             max_seconds=settings.rotate,
             state_folder=settings.state,
             snapshot=False,
