@@ -27,6 +27,7 @@ TRIAL = 40
 
 pytestmark = pytest.mark.timeout(900)  # with the installation, on a machine that is shared
 
+
 @pytest.fixture(scope="module")
 def standing(
     release: Release,

@@ -23,6 +23,7 @@ from .standing import Standing
 
 pytestmark = pytest.mark.timeout(900)  # with the installation, on a machine that is shared
 
+
 @pytest.fixture(scope="module")
 def standing(
     release: Release,
