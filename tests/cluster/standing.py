@@ -122,8 +122,8 @@ class Standing:
             for pod in self.shop.pods(app):
                 if pod["spec"]["nodeName"] == quiet.name:
                     self.kubectl("-n", "shop", "delete", "pod", pod["metadata"]["name"])
+        self.shop.start()  # the intruder has nobody else who makes it again
         self.kubectl("uncordon", quiet.name)
-        self.shop.start()
         # One of two web pods is on the quiet node then: the scheduler spreads them.
         for _ in range(4):
             here = [p for p in self.shop.pods("web") if p["spec"]["nodeName"] == quiet.name]
@@ -245,6 +245,14 @@ class Standing:
         """What the shop's client has counted."""
         return dict(json.loads((self._inside("client") / "tmp/load.json").read_text()))
 
+    def _served(self) -> bool:
+        """Has the client lacked nothing for 10 seconds? Without that, no fault can be judged."""
+        time.sleep(1)
+        status, since = self.load(), time.time() - 10
+        counts = [(ok, failed) for second, ok, failed in status["seconds"] if second >= since]
+        ok, failed = (sum(numbers) for numbers in zip(*counts, strict=True)) if counts else (0, 0)
+        return ok > 60 and not failed
+
     # ---- a fault
 
     def during(self, fault: str, act: Callable[[Row], Any], least: float = 10) -> Row:
@@ -253,6 +261,7 @@ class Standing:
         Whether anything allowed was denied is in the capture, a few seconds later.
         """
         row = Row(fault)
+        until("the client to be served, on a machine that does too much", self._served, 300)
         before, started = self.load(), time.time()
         act(row)
         time.sleep(max(0.0, least - (time.time() - started)))

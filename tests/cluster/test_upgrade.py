@@ -63,7 +63,7 @@ def attached(node: Node) -> list[str]:
     """The programs at the node's kubepods cgroup, as the kernel lists them."""
     words = ("bpftool", "--json", "cgroup", "show", str(node.kubepods))
     done = subprocess.run(words, capture_output=True, text=True, check=True)
-    return [str(program["name"]) for program in json.loads(done.stdout or "[]")]
+    return [str(program["name"]) for program in json.loads(done.stdout.strip() or "[]")]
 
 
 def revisions(standing: Standing) -> list[int]:
