@@ -157,6 +157,8 @@ class Watcher(Generic[T]):
         if problem.status in _BEGIN_AGAIN and self._version:
             _log.info("listing again: %s", problem)
             self._version = ""
+            # The server answers again: what it did not answer before is no reason to wait long.
+            self._failures = min(self._failures, 1)
         elif not self._stop.is_set():
             said_before = self.problem is not None
             _log.log(logging.DEBUG if said_before else logging.WARNING, "%s", problem)
