@@ -97,8 +97,8 @@ def test_uninstall_leaves_nothing(standing: Standing) -> None:
         assert not [name for node in cluster.nodes for name in attached(node)]
         state = cluster.folder / "host" / "state"
         assert not [str(path) for node in cluster.nodes for path in state.glob(f"{node.name}*")]
-        pods = standing.kubectl("-n", NAMESPACE, "get", "pods,daemonsets", "-o", "name")
-        assert pods == ""
+        words = ("-n", NAMESPACE, "get", "pods,daemonsets", "-o", "name")
+        until("the last pods to end", lambda: standing.kubectl(*words) == "", 120)
         assert list((cluster.folder / "host" / "capture").rglob("*.parquet")), "the record is kept"
         standing.converge("Audit", gone)
         met = {p.target for p in standing.probes(time.time() - 10) if p.said == "open"}
