@@ -1,7 +1,7 @@
 """Apply the analyst's decisions: to what was sorted, and to the rules made of it. Pure.
 
-``learn`` overrules what was kept out because it was scanned, refused, failed, denied, unanswered
-or on a port that changes. ``never`` removes; where both match, ``never`` wins.
+``learn`` overrules what was kept out because it was scanned, answered one-sidedly, refused, failed,
+denied, unanswered or on a port that changes. ``never`` removes; where both match, ``never`` wins.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from portforge.recommend._rules import Learned
 
 __all__ = ["Decided", "decide", "decide_rules"]
 
-_LEARNABLE = frozenset({"scan", "denied", "refused", "failed", "unanswered"})
+_LEARNABLE = frozenset({"scan", "one_sided", "denied", "refused", "failed", "unanswered"})
 
 
 @dataclass(frozen=True)

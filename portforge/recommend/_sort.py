@@ -64,6 +64,11 @@ def _why_not(edge: Edge, scans: Scans, silent: _Silent) -> tuple[str, str] | Non
         return kind, KINDS.get(kind, "")
     if scan := scans.why(edge):
         return "scan", scan
+    if scans.one_sided_answer(edge):
+        return "one_sided", (
+            "answered with next to nothing, seldom, and nothing else came of it; decide learn if "
+            "it is a call that is needed"
+        )
     if edge.verdict in _BY_VERDICT:
         kind = _BY_VERDICT[edge.verdict]
     elif edge.port == 0:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from portforge.capture import Window
 from portforge.policy import Entity
 from portforge.recommend._coverage import Completeness, Coverage, completeness
-from portforge.recommend._edges import Edge, party
+from portforge.recommend._edges import Edge, party, peer_text
 from portforge.recommend._findings import ONLY_INSIDE, Left
 from portforge.recommend._lifecycle import JOBS, Item, Life, checklist
 from portforge.recommend._options import Options
@@ -95,6 +95,7 @@ def status_of(seen: Seen, window: Window, options: Options) -> Status:
         *_uncovered(items, covered, options),
         *_new(items, window),
         *_unused(seen),
+        *_one_sided(seen),
         *_callers(seen, items[Direction.INGRESS][1]),
     ]
     until = max((m.until for m in missing if m.until and m.until > window.end), default=None)
@@ -233,6 +234,22 @@ def _unused(seen: Seen) -> Iterable[_Missing]:
             "use of listeners",
             f"it listens where nobody connected yet ({_some(unused)}): close it, wait, or decide "
             "never",
+        )
+
+
+def _one_sided(seen: Seen) -> Iterable[_Missing]:
+    """What was kept out may have been a scan, or a need that says little: nobody knows yet."""
+    found = {
+        f"{edge.protocol} {edge.port} {_WITH[edge.direction]} {peer_text(edge.peer)}"
+        for edge in (
+            one.edge for one in seen.left if one.kind == "one_sided" and one.decision is None
+        )
+    }
+    if found:
+        yield _Missing(
+            "one-sided answers",
+            f"kept out, answered with next to nothing and seldom ({_some(found)}): decide learn "
+            "or never",
         )
 
 
