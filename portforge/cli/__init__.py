@@ -22,6 +22,7 @@ COMMANDS = (
     "recommend",
     "simulate",
     "verify",
+    "drift",
     "diff",
     "lint",
     "explain",

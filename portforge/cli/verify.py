@@ -19,6 +19,7 @@ EPILOG = """\b
 Examples:
   portforge verify policies/ capture/
   portforge verify policies/ capture/ --since 7d --strict
+  portforge verify policies/ capture/ --decisions decisions.yaml
   portforge verify policies/ capture/ --json | jq '.denied[]'
 
 \b
@@ -29,7 +30,7 @@ _EXAMPLES = 20
 _HEADINGS = {
     "denied": "Would be denied",
     "uncertain": "Uncertain, the record lost who the peer was",
-    "left_out": "Denied, not held against them: scans, and UDP nobody answered",
+    "left_out": "Denied, not held against them: scans, UDP nobody answered, decided against",
 }
 
 
@@ -68,6 +69,11 @@ def _show(found: Verification, strict: bool) -> None:
 @click.argument("capture", type=click.Path(path_type=Path))
 @click.option("--since", help="ISO timestamp, or a duration before the capture's end: 30m, 2h, 7d.")
 @click.option("--until", help="As --since.")
+@click.option(
+    "--decisions",
+    type=click.Path(path_type=Path),
+    help="YAML file of what must be learned, and what never may.",
+)
 @click.option("--strict", is_flag=True, help="Exit with 3 also when something is uncertain.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def command(
@@ -75,6 +81,7 @@ def command(
     capture: Path,
     since: str | None,
     until: str | None,
+    decisions: Path | None,
     strict: bool,
     as_json: bool,
 ) -> None:
@@ -86,7 +93,7 @@ def command(
     """
     from portforge.capture import open_capture
     from portforge.policy import read_policies
-    from portforge.recommend import verify
+    from portforge.recommend import read_decisions, verify
 
     found = verify(
         read_policies(policies),
@@ -94,6 +101,7 @@ def command(
         since=since,
         until=until,
         now=datetime.now(UTC),
+        decisions=read_decisions(decisions) if decisions else (),
     )
     if as_json:
         click.echo(found.to_json(strict=strict))

@@ -7,8 +7,8 @@ learned, and what is left out and why) → ``_decide`` (the analyst's decisions 
 their arguments.
 
 Around it: ``_estimator`` and ``_split`` (the same for scikit-learn), ``_backtest`` (what policies
-learned earlier would have broken later), ``_verify`` (what any policies would break), ``_needed``
-(what policies should allow).
+learned earlier would have broken later), ``_verify`` (what any policies would break), ``_drift``
+(what policies in force lack, and what nobody uses), ``_needed`` (what policies should allow).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from portforge.recommend._backtest import backtest, backtest_workloads
 from portforge.recommend._decisions import Decision, read_decisions
+from portforge.recommend._drift import Drift, drift
 from portforge.recommend._findings import KINDS
 from portforge.recommend._needed import kept_out
 from portforge.recommend._options import Options
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KINDS",
     "Decision",
+    "Drift",
     "Options",
     "PortPolicyRecommender",
     "Recommendation",
@@ -38,6 +40,7 @@ __all__ = [
     "Verification",
     "backtest",
     "backtest_workloads",
+    "drift",
     "kept_out",
     "read_decisions",
     "recommend",

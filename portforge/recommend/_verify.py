@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
@@ -13,6 +13,7 @@ import pandas as pd
 from portforge.capture import Capture
 from portforge.errors import CaptureError
 from portforge.policy import Mode, PortPolicy, simulate
+from portforge.recommend._decisions import Decision
 from portforge.recommend._edges import peer_text
 from portforge.recommend._needed import ANSWERED, kept_out
 from portforge.recommend._options import Options
@@ -34,8 +35,8 @@ class Verification:
     ----------
     denied, uncertain, left_out: one row for each workload, direction and cause (no rule for the
         port, or the peer is not in a rule), with the first example and how many records and
-        connections it stands for. ``left_out`` was answered and is denied, too, but is a scan
-        or UDP nobody answered: see :func:`portforge.recommend.kept_out`.
+        connections it stands for. ``left_out`` was answered and is denied, too, but is a scan,
+        UDP nobody answered, or decided against: see :func:`portforge.recommend.kept_out`.
     records: answered records by decision.
     judged: workloads with a policy that were seen.
     unrestricted: workloads seen that have no policy, as ``namespace/kind/name``.
@@ -77,6 +78,7 @@ def verify(
     until: str | datetime | None = None,
     now: datetime | None = None,
     options: Options | None = None,
+    decisions: Sequence[Decision] = (),
 ) -> Verification:
     """Judge what was answered in the capture, as if every policy were in Enforce.
 
@@ -85,6 +87,8 @@ def verify(
     since, until: as in :meth:`portforge.capture.Capture.flows`.
     now: see :func:`portforge.policy.judge`.
     options: thresholds of the scan detection.
+    decisions: the analyst's: what never may be learned may be denied, what must be learned may
+        not, be it part of a scan.
 
     Raises
     ------
@@ -102,7 +106,7 @@ def verify(
             remedy="check that policies and capture are of the same cluster, or widen the window",
         )
     frame = simulate(known, flows, mode_override=Mode.ENFORCE, now=now).frame
-    aside = kept_out(frame, capture.aggregated(since, until), options).notna()
+    aside = kept_out(frame, capture.aggregated(since, until), options, decisions).notna()
     denied = frame["decision"] == "denied"
     parts = {
         "denied": denied & ~aside,

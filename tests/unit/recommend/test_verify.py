@@ -113,3 +113,16 @@ def test_the_order_of_records_does_not_matter(policies: Path) -> None:
         for name, rows in (("a", AFTER), ("b", AFTER[::-1]))
     )
     assert one == two
+
+
+def test_what_was_decided_against_may_be_denied(policies: Path) -> None:
+    capture = write_capture(policies.parent / "after", [*BEFORE, AFTER[6]])
+    decisions = policies.parent / "decisions.yaml"
+    decisions.write_text(
+        "- {workload: shop/Deployment/web, direction: egress, protocol: TCP, port: 443,\n"
+        "   decision: never, by: ann, reason: not ours, at: 2026-03-01T00:00:00Z}\n"
+    )
+    assert run(policies, capture).exit_code == 3
+    result = run(policies, capture, "--decisions", decisions)
+    assert result.exit_code == 0, result.output
+    assert "decided against:\n  shop/web egress: no rule for TCP 443" in result.stdout
