@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from portforge.capture import open_capture
-from portforge.recommend import KINDS, Recommendation, read_decisions, recommend
+from portforge.recommend import KINDS, Options, Recommendation, read_decisions, recommend
 
 _COLOURS = {
     "ready": "green",
@@ -57,6 +57,7 @@ Exit codes: 0 written; 1 the capture cannot be used, or the folder is not ours t
     type=click.Path(path_type=Path),
     help="YAML file of what must be learned, and what never may.",
 )
+@click.option("--no-ranges", is_flag=True, help="Propose no port ranges for dynamic workloads.")
 @click.option(
     "--replace", is_flag=True, help="Replace policies that were approved or edited there, too."
 )
@@ -69,6 +70,7 @@ def command(
     namespaces: tuple[str, ...],
     workloads: tuple[str, ...],
     decisions: Path | None,
+    no_ranges: bool,
     replace: bool,
     as_json: bool,
 ) -> None:
@@ -85,6 +87,7 @@ def command(
             until=until,
             namespaces=namespaces or None,
             workloads=workloads or None,
+            options=Options(propose_ranges=not no_ranges),
             decisions=read_decisions(decisions) if decisions else (),
             progress=status.update,
         )

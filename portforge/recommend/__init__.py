@@ -2,9 +2,9 @@
 
 The way through: ``_edges`` (the capture's sums as objects) → ``_scans`` and ``_sort`` (what may be
 learned, and what is left out and why) → ``_decide`` (the analyst's decisions overrule that) →
-``_dynamic`` → ``_rules`` → ``_coverage``, ``_lifecycle`` and ``_status`` (how far to trust it) →
-``_recommendation`` (the result and its files). All but the first and the last are functions of
-their arguments.
+``_dynamic`` and ``_ranges`` → ``_rules`` → ``_coverage``, ``_lifecycle`` and ``_status`` (how far
+to trust it) → ``_recommendation`` (the result and its files). All but the first and the last are
+functions of their arguments.
 
 Around it: ``_estimator`` and ``_split`` (the same for scikit-learn), ``_backtest`` (what policies
 learned earlier would have broken later), ``_verify`` (what any policies would break), ``_drift``

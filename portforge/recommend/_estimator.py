@@ -55,6 +55,8 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
         ephemeral_port: int = Options.ephemeral_port,
         dynamic_ephemeral: int = Options.dynamic_ephemeral,
         dynamic_ports: int = Options.dynamic_ports,
+        propose_ranges: bool = Options.propose_ranges,
+        range_price: int = Options.range_price,
         stable_factor: int = Options.stable_factor,
         enough_hours: float = Options.enough_hours,
         ready_hours: float = Options.ready_hours,
@@ -70,6 +72,8 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
         self.ephemeral_port = ephemeral_port
         self.dynamic_ephemeral = dynamic_ephemeral
         self.dynamic_ports = dynamic_ports
+        self.propose_ranges = propose_ranges
+        self.range_price = range_price
         self.stable_factor = stable_factor
         self.enough_hours = enough_hours
         self.ready_hours = ready_hours

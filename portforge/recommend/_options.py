@@ -21,6 +21,10 @@ class Options:
     ephemeral_port: first port of the ephemeral range (Linux: net.ipv4.ip_local_port_range).
     dynamic_ephemeral: distinct ephemeral ports in one direction that make a workload dynamic.
     dynamic_ports: distinct ports from 1024 in one direction that make it dynamic.
+    propose_ranges: whether a dynamic workload gets a range for its changing ports, where they look
+        like one; it stays dynamic.
+    range_price: ports a range may admit for each port seen; above it, only the whole ephemeral
+        range of a system is proposed, and only to peers that can be listed.
     stable_factor: a port with this many times the median connections of its band is not dynamic.
     enough_hours: below this window no estimate is worth anything.
     ready_hours: below this no workload is ready: what comes weekly had no time to come.
@@ -36,6 +40,8 @@ class Options:
     ephemeral_port: int = 32768
     dynamic_ephemeral: int = 10
     dynamic_ports: int = 50
+    propose_ranges: bool = True
+    range_price: int = 32
     stable_factor: int = 10
     enough_hours: float = 24
     ready_hours: float = 168

@@ -15,15 +15,16 @@ from portforge.capture._times import iso
 from portforge.errors import CaptureError
 from portforge.policy import Established, Mode, PortPolicy
 from portforge.recommend._decide import Decided, decide, decide_rules
-from portforge.recommend._decisions import Decision
+from portforge.recommend._decisions import Decision, Verb
 from portforge.recommend._dynamic import split_dynamic
 from portforge.recommend._edges import Edge, edges_of
 from portforge.recommend._evidence import evidence_frame, evidence_row
 from portforge.recommend._findings import KINDS, Left, findings_frame
 from portforge.recommend._lifecycle import JOBS, Life, Pod, restart
 from portforge.recommend._options import Options
+from portforge.recommend._ranges import propose_ranges
 from portforge.recommend._recommendation import Recommendation
-from portforge.recommend._rules import Learned, learn_rules
+from portforge.recommend._rules import Learned, learn_rules, ordered
 from portforge.recommend._sort import sort_edges
 from portforge.recommend._status import Seen, Status, status_of
 from portforge.schema import Direction, LossReason, PeerKind, Verdict, Workload
@@ -145,11 +146,17 @@ def _one(
     seen_so = [edge for edge in learned if edge not in decided.edges] if as_decided else learned
     stays, changes = split_dynamic(seen_so, options)
     stays += as_decided
+    never = [
+        (one.direction, one.protocol, one.port)
+        for one in own_decisions
+        if one.decision == Verb.NEVER
+    ]
+    ranges, changes = propose_ranges(changes, stays, never, options)
     left = left + changes
     listening = frozenset(
         (str(e.protocol), e.port) for e in edges if e.verdict == Verdict.LISTENING
     )
-    rules = learn_rules(stays, listening, options)
+    rules = ordered([*learn_rules(stays, listening, options), *ranges])
     if own_decisions:
         rules = decide_rules(rules, decided, own_decisions)
     own = pods[

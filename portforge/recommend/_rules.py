@@ -17,7 +17,7 @@ from portforge.recommend._edges import Edge, peer_text
 from portforge.recommend._options import Options
 from portforge.schema import Direction, PeerKind, Protocol, Verdict, Workload
 
-__all__ = ["Learned", "learn_rules", "peers_seen"]
+__all__ = ["Learned", "learn_range", "learn_rules", "ordered", "peers_seen"]
 
 _DNS = 53
 _SHOWN_PEERS = 20
@@ -62,8 +62,30 @@ def learn_rules(
     for direction in Direction:
         if extra := _dns_over_tcp(direction, rules, listeners):
             rules[direction, Protocol.TCP, _DNS] = extra
+    return ordered(rules.values())
+
+
+def ordered(rules: Iterable[Learned]) -> list[Learned]:
+    """By direction, protocol and port."""
     order = list(Direction)
-    return [rules[key] for key in sorted(rules, key=lambda k: (order.index(k[0]), k[1], k[2]))]
+    return sorted(rules, key=lambda r: (order.index(r.direction), r.rule.protocol, r.rule.port))
+
+
+def learn_range(first: int, last: int, edges: list[Edge], options: Options) -> Learned:
+    """One rule over ``first`` to ``last`` for edges of one direction and protocol.
+
+    The last entry of its ``over_grant`` compares the ports admitted with those seen.
+    """
+    direction, protocol = edges[0].direction, edges[0].protocol
+    made = _rule((direction, protocol, first), edges, options)
+    name = f"{_rule_id(direction, protocol, first)}-{last}"
+    seen, admitted = len({edge.port for edge in edges}), last - first + 1
+    return replace(
+        made,
+        rule=made.rule.model_copy(update={"id": name, "end_port": last}),
+        reasons=("a proposed range for ports that change from session to session", *made.reasons),
+        over_grant=(*made.over_grant, f"{admitted} ports admitted, {seen} seen"),
+    )
 
 
 def _rule(key: tuple[Direction, Protocol, int], edges: list[Edge], options: Options) -> Learned:
@@ -77,7 +99,7 @@ def _rule(key: tuple[Direction, Protocol, int], edges: list[Edge], options: Opti
         else:
             peers.reasons.append(f"the peers of all {count} connections were lost: any peer")
             peers.over_grant.append("any peer, none is known")
-    targets = sorted({e.target_port for e in edges if e.target_port not in (None, port)})
+    targets = sorted({e.target_port for e in edges if e.target_port not in (None, e.port)})
     if targets:
         peers.reasons.append(f"the Service sends it on to port {', '.join(map(str, targets))}")
     if not sum(edge.connections for edge in edges):

@@ -128,7 +128,7 @@ def _items(seen: Seen, direction: Direction) -> tuple[_Items, _Items]:
     for learned in seen.rules:
         if learned.direction != direction:
             continue
-        port = f"{learned.rule.protocol} {learned.rule.port}"
+        port = f"{learned.rule.protocol} {learned.rule.ports}"
         if learned.rule.port == _DNS and asks:
             port = f"{Protocol.UDP} {_DNS}"
         for edge in learned.edges:

@@ -250,7 +250,7 @@ def test_ports_that_change_make_the_workload_dynamic(tmp_path: Path) -> None:
         row("ftp", "ingress", "TCP", 21, "c"),
         row("ftp", "ingress", "TCP", 50051, "c", connections=500),
     )
-    assert list(rules(result, "ftp")) == ["in-tcp-21", "in-tcp-50051"]
+    assert list(rules(result, "ftp")) == ["in-tcp-21", "in-tcp-40000-40030", "in-tcp-50051"]
     report = result.report["workloads"][0]
     assert report["status"] == "dynamic"
     assert "30 different ports between 40000 and 40029" in report["reasons"][0]

@@ -1,0 +1,112 @@
+"""Propose one range for ports that change, where they look like one. It is a guess.
+
+Applications take such ports from a configured range (passive FTP, RTP) or from the operating
+system's (RPC, bind to port 0). Which one it is shows in how densely it was used.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from math import ceil
+
+from portforge.recommend._edges import Edge
+from portforge.recommend._findings import Left
+from portforge.recommend._options import Options
+from portforge.recommend._rules import Learned, learn_range
+from portforge.schema import Direction, Protocol
+
+__all__ = ["likely_range", "propose_ranges"]
+
+_IANA = (49152, 65535)
+_LINUX_LAST = 60999
+_FIRST, _LAST = 1024, 65535
+_Key = tuple[Direction, Protocol]
+
+
+def propose_ranges(
+    changes: list[Left],
+    stays: Iterable[Edge],
+    never: Iterable[tuple[Direction, Protocol, int]],
+    options: Options,
+) -> tuple[list[Learned], list[Left]]:
+    """The range rules of one workload, and ``changes`` with what became of them in the reason.
+
+    Parameters
+    ----------
+    changes: what :func:`portforge.recommend._dynamic.split_dynamic` found.
+    stays: the learned edges on ports that stay: rules of their own, which no range may overlap.
+    never: ports the analyst ruled out for some peer; no range may hold them.
+    """
+    if not options.propose_ranges:
+        return [], changes
+    taken: defaultdict[_Key, set[int]] = defaultdict(set)
+    for edge in stays:
+        taken[edge.direction, edge.protocol].add(edge.port)
+    for direction, protocol, port in never:
+        taken[direction, protocol].add(port)
+    groups: defaultdict[_Key, list[Left]] = defaultdict(list)
+    for one in changes:
+        groups[one.edge.direction, one.edge.protocol].append(one)
+    rules: list[Learned] = []
+    said: list[Left] = []
+    for key, group in groups.items():
+        edges = [one.edge for one in group]
+        ports = {edge.port for edge in edges}
+        found = likely_range(ports, taken[key], options)
+        rule = learn_range(*found, edges, options) if found else None
+        if found is None or rule is None or (_wide(found, ports, options) and _anybody(rule)):
+            said += group
+            continue
+        rules.append(rule)
+        reason = (
+            f"{len(ports)} different ports between {min(ports)} and {max(ports)}: the range "
+            f"{rule.rule.ports} is proposed, {rule.over_grant[-1]}; it is a guess, compare it with "
+            "the application's own setting before enforcing"
+        )
+        said += [replace(one, reason=reason, learned=True) for one in group]
+    return rules, said
+
+
+def _anybody(rule: Learned) -> bool:
+    """A whole ephemeral range is never opened to peers that cannot be listed."""
+    peers = rule.rule.peers
+    return peers is None or any(peer.entity is not None for peer in peers)
+
+
+def _wide(found: tuple[int, int], ports: set[int], options: Options) -> bool:
+    return found[1] - found[0] + 1 > options.range_price * len(ports)
+
+
+def likely_range(ports: set[int], taken: set[int], options: Options) -> tuple[int, int] | None:
+    """First and last port of the range that these came from; None where they look like none.
+
+    Seen ends fall short of the real ones by the mean gap between seen ports, and people
+    configure round numbers: both are added, up to the next port that is ``taken``.
+
+    >>> likely_range({40002, 40017, 40040, 40058, 40079, 40096}, set(), Options())
+    (39980, 40120)
+    >>> likely_range({49200, 53000, 56000, 60000, 65000}, set(), Options())
+    (49152, 65535)
+    >>> likely_range({2000, 9000, 40000, 65000}, set(), Options())
+    """
+    low, high = min(ports), max(ports)
+    if len(ports) < 2 or any(low <= port <= high for port in taken):
+        return None
+    span = high - low + 1
+    gap = (span - 1) / (len(ports) - 1) - 1
+    unit = 10
+    while unit * 10 <= span / 5:
+        unit *= 10
+    first = max(_FIRST, int((low - gap) // unit) * unit)
+    last = min(_LAST, ceil((high + gap) / unit) * unit)
+    if last - first + 1 > options.range_price * len(ports):
+        systems = [_IANA, (options.ephemeral_port, _LINUX_LAST)]
+        fits = [s for s in systems if s[0] <= low and high <= s[1] and 2 * span > s[1] - s[0]]
+        if not fits:
+            return None
+        first, last = fits[0]
+    below = [port for port in taken if port < low]
+    above = [port for port in taken if port > high]
+    return max([first, *(port + 1 for port in below)]), min([last, *(port - 1 for port in above)])
