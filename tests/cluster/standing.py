@@ -245,7 +245,7 @@ class Standing:
         """What the shop's client has counted."""
         return dict(json.loads((self._inside("client") / "tmp/load.json").read_text()))
 
-    def _served(self) -> bool:
+    def served(self) -> bool:
         """Has the client lacked nothing for 10 seconds? Without that, no fault can be judged."""
         time.sleep(1)
         status, since = self.load(), time.time() - 10
@@ -261,7 +261,7 @@ class Standing:
         Whether anything allowed was denied is in the capture, a few seconds later.
         """
         row = Row(fault)
-        until("the client to be served, on a machine that does too much", self._served, 300)
+        until("the client to be served, on a machine that does too much", self.served, 300)
         before, started = self.load(), time.time()
         act(row)
         time.sleep(max(0.0, least - (time.time() - started)))
@@ -292,8 +292,10 @@ class Standing:
         flows = open_capture(self.cluster.folder / "host" / "capture").sql("FROM flows")
         flows = flows[flows["verdict"] == "denied"]
         flows = flows[flows["last_seen"].map(datetime.timestamp).between(row.started, row.ended)]
-        wanted = flows["peer_workload"].isin(["web", "frontend", "redis", "postgres"])
-        flows = flows[wanted & flows["workload"].isin(["web", "redis"])]
+        # Whatever was denied and was not asked for by the intruder, known by name or address.
+        intruder = {pod["status"]["podIP"] for pod in self.shop.pods("intruder")}
+        own = (flows["peer_workload"] == "intruder") | flows["peer_ip"].isin(intruder)
+        flows = flows[~own & (flows["workload"] != "intruder")]
         return int(flows["connections"].sum())
 
     def tell(self, name: str) -> None:

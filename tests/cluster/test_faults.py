@@ -12,10 +12,12 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 import pytest
 from clusterdemo.shop import Shop
+from localcluster.control import ControlPlane
 
 from portforge.capture import open_capture
 
@@ -120,16 +122,26 @@ def until_nodes_ready(standing: Standing) -> None:
     standing.agents_ready(0)
 
 
+@contextmanager
+def no_control_plane(plane: ControlPlane) -> Iterator[None]:
+    """Without API server, and so without controllers: one that only lost its API server would
+    take every node for dead as soon as it is back, and empty the Services."""
+    for name in ("scheduler", "controller-manager", "api-server"):
+        plane.processes.stop(name)
+    try:
+        yield
+    finally:
+        plane.start_api_server()
+        plane.start_controllers()
+
+
 def test_api_server_stopped(standing: Standing) -> None:
-    """20 s without an API server; a change right after it came back."""
+    """20 s without a control plane; a change right after it came back."""
     plane = standing.cluster.plane
 
     def stop(row: Row) -> None:
-        plane.processes.stop("api-server")
-        try:
+        with no_control_plane(plane):
             time.sleep(20)
-        finally:
-            plane.start_api_server()
         row.converged = standing.converge("Enforce")
 
     row = standing.during("API server stopped for 20 s", stop)
@@ -202,12 +214,9 @@ def test_trial_ends_without_an_api_server(standing: Standing) -> None:
         spec = json.loads(standing.kubectl(*policy))["spec"]
         deadline = datetime.fromisoformat(spec["confirmBefore"]).timestamp()
         assert time.time() < deadline - 5, "too slow a machine for this trial"
-        plane.processes.stop("api-server")
-        try:
+        with no_control_plane(plane):
             time.sleep(deadline - time.time() + 10)
             back = time.time()
-        finally:
-            plane.start_api_server()
         met = [p for p in standing.probes(deadline) if p.said == "open"]
         opened = [min(p.at for p in met if p.target == echo) for echo in standing.echoes()]
         row.converged = max(opened) - deadline

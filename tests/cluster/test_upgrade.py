@@ -89,6 +89,7 @@ def test_uninstall_leaves_nothing(standing: Standing) -> None:
     standing.switch("Enforce")
     standing.converge("Enforce", time.time())
     assert all(pin_home(node.name).exists() and attached(node) for node in cluster.nodes)
+    until("the client to be served", standing.served, 300)
     before = standing.load()
     try:
         gone = time.time()
@@ -104,8 +105,9 @@ def test_uninstall_leaves_nothing(standing: Standing) -> None:
         met = {p.target for p in standing.probes(time.time() - 10) if p.said == "open"}
         assert met >= set(standing.forbidden), "every forbidden connection opens now"
         after = standing.load()
-        assert after["ok"] > before["ok"]
-        assert after["failed"] == before["failed"]
+        ok, failed = (after[name] - before[name] for name in ("ok", "failed"))
+        assert ok > 0
+        assert failed <= ok // 50
     finally:
         release.install()
     # The objects were kept: a new installation enforces them again.
