@@ -167,7 +167,9 @@ def drift(
             "since_approval": [
                 frames.new_row(policy, one) for one in new_since(policy, wanted, window, moment)
             ],
-            "denied": [frames.denied_row(policy, e) for e in frames.denied_of(mine, wanted)],
+            "denied": [
+                frames.denied_row(policy, e) for e in frames.denied_of(mine, frozenset(wanted))
+            ],
         }
         for name, some in parts.items():
             rows[name] += some

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from ipaddress import ip_network
 from typing import Any
@@ -36,6 +36,7 @@ __all__ = [
 REMOVE = ("unused", "never")
 """The states of rules to remove."""
 
+_LISTED = 10
 _T = "datetime64[us, UTC]"
 _OWNER = dict.fromkeys(["namespace", "workload_kind", "workload", "policy"], "str")
 _RULE = {**_OWNER, "direction": "str", "rule": "str", "protocol": "str", "ports": "str"}
@@ -47,6 +48,14 @@ _SEEN = {
     "pods": "int64",
     "first_seen": _T,
     "last_seen": _T,
+}
+_EDGE = {
+    **_OWNER,
+    "direction": "str",
+    "protocol": "str",
+    "port": "int64",
+    "peer": "str",
+    **_SEEN,
 }
 COLUMNS: dict[str, dict[str, str]] = {
     "rules": {
@@ -82,23 +91,11 @@ COLUMNS: dict[str, dict[str, str]] = {
         "proposal": "str",
     },
     "since_approval": {
-        **_OWNER,
-        "direction": "str",
-        "protocol": "str",
-        "port": "int64",
-        "peer": "str",
-        **_SEEN,
+        **_EDGE,
         "decision": "str",
         "rule": "str",
     },
-    "denied": {
-        **_OWNER,
-        "direction": "str",
-        "protocol": "str",
-        "port": "int64",
-        "peer": "str",
-        **_SEEN,
-    },
+    "denied": _EDGE,
     "workloads": {
         **_OWNER,
         "mode": "str",
@@ -206,7 +203,7 @@ def new_row(policy: PortPolicy, one: New) -> dict[str, Any]:
     }
 
 
-def denied_of(edges: Iterable[Edge], needed: Sequence[Edge]) -> list[Edge]:
+def denied_of(edges: Iterable[Edge], needed: Collection[Edge]) -> list[Edge]:
     """What was denied when it was recorded, but what a decision learns."""
     return [edge for edge in edges if edge.verdict == Verdict.DENIED and edge not in needed]
 
@@ -256,8 +253,10 @@ def _narrower(use: Use, options: Options) -> str:
             names = sorted(seen, key=lambda peer: peer.sort_key)
             told.append("peers: " + ", ".join(map(str, names)))
     ports = sorted({edge.port for edge in edges})
-    if len(ports) < use.rule.last_port - use.rule.port + 1 and not use.dns:
-        told.append("ports: " + ", ".join(map(str, ports)))
+    width = use.rule.last_port - use.rule.port + 1
+    if len(ports) < width and not use.dns:
+        some = f"{len(ports)} of {width}, {ports[0]} to {ports[-1]}"
+        told.append("ports: " + (", ".join(map(str, ports)) if len(ports) <= _LISTED else some))
     return "; ".join(told)
 
 

@@ -21,11 +21,11 @@ def text(found: Drift) -> str:
     """``+`` add, ``-`` remove, ``~`` narrow, ``!`` expires, ``?`` for your information."""
     lines = []
     for policy in _rows(found.workloads):
-        lines.append(_heading(policy, found.unused_days))
         own = {
             name: [row for row in _rows(getattr(found, name)) if _of(row, policy)]
             for name in ("missing", "rules", "expiry", "since_approval", "denied")
         }
+        lines.append(_heading(policy, own["rules"], found.unused_days))
         lines += [_missing(row) for row in own["missing"]]
         for row in own["rules"]:
             lines += _rule(row)
@@ -46,9 +46,11 @@ def text(found: Drift) -> str:
     return "\n".join(lines)
 
 
-def _heading(policy: dict[str, Any], days: int) -> str:
+def _heading(policy: dict[str, Any], rules: list[dict[str, Any]], days: int) -> str:
     name = "/".join(policy[part] for part in ("namespace", "workload_kind", "workload"))
     told = [f"{policy['used']} of {policy['rules']} rules used in {days} days"]
+    standby = [row["rule"] for row in rules if row["state"] == "standby"]
+    told += [f"{name} stands by for long DNS answers" for name in standby]
     if pd.isna(policy["last_seen"]):
         told = ["not seen; if it is gone, remove the policy"]
     if policy["approval"] == "changed":

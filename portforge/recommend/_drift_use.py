@@ -105,9 +105,13 @@ def uses(policy: PortPolicy, edges: Sequence[Edge], known: Known) -> list[Use]:
         for direction in Direction
         for rule in policy.rules(direction) or ()
     }
+    by_service: dict[tuple[object, ...], Use | None] = {}
     judged = enforced(policy)
     for edge in edges:
-        use = next((one for one in found.values() if one.allows(edge)), None)
+        service = (edge.direction, edge.protocol, edge.port)
+        if service not in by_service:
+            by_service[service] = next((one for one in found.values() if one.allows(edge)), None)
+        use = by_service[service]
         if use is not None:
             _place(use, edge, judged, known)
     _long_answers(found.values())
@@ -137,7 +141,7 @@ def _place(use: Use, edge: Edge, policy: PortPolicy, known: Known) -> None:
         use.uncertain.append(edge)
     elif said.rule == use.rule.id:
         kind = known.kinds.get(edge, "")
-        if edge.verdict in _TRIED and kind not in _NO_USE:
+        if kind == "one_sided" or (edge.verdict in _TRIED and kind not in _NO_USE):
             use.tried.append(edge)
         elif kind == "own_node":
             use.probes.append(edge)
@@ -170,7 +174,7 @@ def _state(use: Use, since: datetime, known: Known, *, idle: bool) -> None:
     elif not known.old(latest(use.dns)):
         use.state, use.why = "standby", "DNS answers too long for UDP come over TCP"
     elif not known.old(latest(use.tried)):
-        use.state, use.why = "tried", "tried, and never answered"
+        use.state, use.why = "tried", "tried, and answered with next to nothing, if at all"
     elif not known.old(latest(use.uncertain)):
         use.state, use.why = "uncertain", "the record lost who the peer was"
     elif decided:
@@ -195,10 +199,11 @@ def _unused_peers(use: Use, known: Known) -> tuple[PeerSelector, ...]:
     if not known.old(latest(use.uncertain)):
         return ()
     edges = [*use.edges, *use.tried, *use.dns]
+    came = {edge.peer for edge in edges if not known.old(edge.last_seen)}
     return tuple(
         selector
         for selector in use.rule.peers or ()
-        if known.old(latest(edge for edge in edges if _selects(selector, edge.peer)))
+        if not any(_selects(selector, peer) for peer in came)
         and not any(
             one.decision == Verb.LEARN and _about(one, use) and one.peer in (None, selector)
             for one in known.decisions

@@ -392,3 +392,14 @@ def test_what_is_wrong_is_said_in_a_sentence(plane, as_user, tmp_path):
     away = as_user("ana", "status", "--cluster", "--kubeconfig", dead)
     assert away.returncode == 5
     assert "cannot be reached" in away.stderr
+
+
+def test_drift_asks_the_cluster_for_the_policies_in_force(as_user, files):
+    as_user("ana", "apply", files, "--cluster")
+    shop = ROOT / "datasets/shop"
+    done = as_user("vic", "drift", shop, "--cluster", "-n", "shop", "--json")
+    assert done.returncode == 3, done.stderr
+    found = json.loads(done.stdout)
+    assert [(w["workload"], w["rules"]) for w in found["workloads"]] == [("cart", 1), ("web", 1)]
+    assert {one["workload"] for one in found["missing"]} == {"web"}, "cart is not in that capture"
+    assert all(one["add"]["id"] == one["rule"] for one in found["missing"])

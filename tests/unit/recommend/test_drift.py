@@ -153,6 +153,12 @@ def test_peers_that_never_came_and_wide_rules_are_told(tmp_path: Path) -> None:
     assert one.loc["out", "narrower"] == "peers: 192.0.2.7/32; ports: 8000, 8002"
 
 
+def test_a_range_is_told_by_its_ends(tmp_path: Path) -> None:
+    ports = [row("web", "egress", "TCP", 8000 + p, "redis", at=40 * DAY) for p in range(0, 40, 2)]
+    one = found(tmp_path, [*USED, *ports], policy(egress=[rule("out", 8000, REDIS, endPort=8099)]))
+    assert list(one.rules["narrower"]) == ["ports: 20 of 100, 8000 to 8038"]
+
+
 def test_what_is_needed_and_not_allowed_comes_as_the_rule_to_add(tmp_path: Path) -> None:
     rows = [
         *USED,
