@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import ip_network
 from typing import Any
 
 from portforge.capture._times import iso
+from portforge.policy import PeerSelector
 from portforge.recommend._decisions import Decision, Verb
 from portforge.recommend._edges import Edge
 from portforge.recommend._findings import KINDS, Left
@@ -122,6 +124,12 @@ def decide_rules(
         wide = [str(p) for p in rule.rule.peers or () if p.entity is not None]
         wide += ["any peer"] if rule.rule.peers is None else []
         over = [f"{one.peer} may never be let in, but {w} is" for one in never for w in wide]
+        over += [
+            f"{one.peer} may never be let in, but {peer} overlaps it"
+            for one in never
+            for peer in rule.rule.peers or ()
+            if rule.edges and one.peer is not None and _overlap(one.peer, peer)
+        ]
         made.append(
             replace(
                 rule,
@@ -130,6 +138,14 @@ def decide_rules(
             )
         )
     return made
+
+
+def _overlap(one: PeerSelector, other: PeerSelector) -> bool:
+    return (
+        one.cidr is not None
+        and other.cidr is not None
+        and ip_network(one.cidr).overlaps(ip_network(other.cidr))
+    )
 
 
 def _without(rule: Learned, never: Sequence[Decision]) -> Learned | None:

@@ -48,6 +48,7 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
         namespaces: Sequence[str] | None = None,
         workloads: Sequence[str] | None = None,
         max_addresses: int = Options.max_addresses,
+        address_price: int = Options.address_price,
         scan_ports: int = Options.scan_ports,
         scan_targets: int = Options.scan_targets,
         scan_share: float = Options.scan_share,
@@ -65,6 +66,7 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
         self.namespaces = namespaces
         self.workloads = workloads
         self.max_addresses = max_addresses
+        self.address_price = address_price
         self.scan_ports = scan_ports
         self.scan_targets = scan_targets
         self.scan_share = scan_share

@@ -13,7 +13,10 @@ class Options:
 
     Parameters
     ----------
-    max_addresses: external addresses a rule may list; with more it opens to ``World``.
+    max_addresses: external addresses a rule may list; with more it opens to at most as many
+        blocks of addresses, or to ``World`` where these cost more than ``address_price``.
+    address_price: addresses that blocks may admit for each one seen (of IPv6: a /64). The default
+        lets each address stand for its own /24. 0: no blocks.
     scan_ports: ports one source must probe on one target to be a scanner.
     scan_targets: targets one source must probe on one port to be a scanner.
     scan_share: least share of probes among all the source touched there.
@@ -33,6 +36,7 @@ class Options:
     """
 
     max_addresses: int = 8
+    address_price: int = 256
     scan_ports: int = 10
     scan_targets: int = 8
     scan_share: float = 0.8

@@ -30,6 +30,7 @@ def propose_ranges(
     stays: Iterable[Edge],
     never: Iterable[tuple[Direction, Protocol, int]],
     options: Options,
+    inside: frozenset[str] = frozenset(),
 ) -> tuple[list[Learned], list[Left]]:
     """The range rules of one workload, and ``changes`` with what became of them in the reason.
 
@@ -38,6 +39,7 @@ def propose_ranges(
     changes: what :func:`portforge.recommend._dynamic.split_dynamic` found.
     stays: the learned edges on ports that stay: rules of their own, which no range may overlap.
     never: ports the analyst ruled out for some peer; no range may hold them.
+    inside: as in :func:`portforge.recommend._rules.learn_rules`.
     """
     if not options.propose_ranges:
         return [], changes
@@ -55,7 +57,7 @@ def propose_ranges(
         edges = [one.edge for one in group]
         ports = {edge.port for edge in edges}
         found = likely_range(ports, taken[key], options)
-        rule = learn_range(*found, edges, options) if found else None
+        rule = learn_range(*found, edges, options, inside) if found else None
         if found is None or rule is None or (_wide(found, ports, options) and _anybody(rule)):
             said += group
             continue
@@ -86,7 +88,7 @@ def likely_range(ports: set[int], taken: set[int], options: Options) -> tuple[in
     configure round numbers: both are added, up to the next port that is ``taken``.
 
     >>> likely_range({40002, 40017, 40040, 40058, 40079, 40096}, set(), Options())
-    (39980, 40120)
+    (39980, 40110)
     >>> likely_range({49200, 53000, 56000, 60000, 65000}, set(), Options())
     (49152, 65535)
     >>> likely_range({2000, 9000, 40000, 65000}, set(), Options())
@@ -99,8 +101,10 @@ def likely_range(ports: set[int], taken: set[int], options: Options) -> tuple[in
     unit = 10
     while unit * 10 <= span / 5:
         unit *= 10
-    first = max(_FIRST, int((low - gap) // unit) * unit)
-    last = min(_LAST, ceil((high + gap) / unit) * unit)
+    # The round number nearest to where the end is expected, but outside of what was seen.
+    first, last = round((low - gap) / unit) * unit, round((high + gap) / unit) * unit
+    first = max(_FIRST, first if first <= low else low // unit * unit)
+    last = min(_LAST, last if last >= high else ceil(high / unit) * unit)
     if last - first + 1 > options.range_price * len(ports):
         systems = [_IANA, (options.ephemeral_port, _LINUX_LAST)]
         fits = [s for s in systems if s[0] <= low and high <= s[1] and 2 * span > s[1] - s[0]]

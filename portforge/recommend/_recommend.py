@@ -85,9 +85,11 @@ def recommend(
     ]
     subjects = _subjects(edges, namespaces, workloads, capture)
     quiet = _unrestarted(pods, window)
+    outside = (PeerKind.EXTERNAL, PeerKind.LOOPBACK)
+    inside = frozenset(e.peer.ip for e in edges if e.peer.ip and e.peer.kind not in outside)
     progress(f"writing rules for {len(subjects)} workloads")
     made = [
-        _one(workload, edges, learned, left, decided, pods, quiet, losses, window, options)
+        _one(workload, edges, learned, left, decided, pods, quiet, losses, window, options, inside)
         for workload, edges, learned, left in _by_workload(subjects, edges, learned, left)
     ]
     everything = [one for each in made for one in each.left]
@@ -140,6 +142,7 @@ def _one(
     losses: pd.DataFrame,
     window: Window,
     options: Options,
+    inside: frozenset[str],
 ) -> _Made:
     own_decisions = [one for one in decided.matched if one.workload == workload]
     as_decided = [edge for edge in learned if edge in decided.edges] if own_decisions else []
@@ -151,12 +154,12 @@ def _one(
         for one in own_decisions
         if one.decision == Verb.NEVER
     ]
-    ranges, changes = propose_ranges(changes, stays, never, options)
+    ranges, changes = propose_ranges(changes, stays, never, options, inside)
     left = left + changes
     listening = frozenset(
         (str(e.protocol), e.port) for e in edges if e.verdict == Verdict.LISTENING
     )
-    rules = ordered([*learn_rules(stays, listening, options), *ranges])
+    rules = ordered([*learn_rules(stays, listening, options, inside), *ranges])
     if own_decisions:
         rules = decide_rules(rules, decided, own_decisions)
     own = pods[

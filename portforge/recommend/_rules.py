@@ -7,12 +7,14 @@ the shape it has.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from ipaddress import ip_address
 
 from portforge.errors import CaptureError
 from portforge.policy import Entity, PeerSelector, Rule
+from portforge.recommend._blocks import covering
 from portforge.recommend._edges import Edge, peer_text
 from portforge.recommend._options import Options
 from portforge.schema import Direction, PeerKind, Protocol, Verdict, Workload
@@ -46,7 +48,10 @@ class _Peers:
 
 
 def learn_rules(
-    edges: Iterable[Edge], listeners: frozenset[tuple[str, int]], options: Options
+    edges: Iterable[Edge],
+    listeners: frozenset[tuple[str, int]],
+    options: Options,
+    inside: frozenset[str] = frozenset(),
 ) -> list[Learned]:
     """The rules of one workload, sorted.
 
@@ -54,11 +59,12 @@ def learn_rules(
     ----------
     edges: its learned edges.
     listeners: (protocol, port) on which it listens.
+    inside: the cluster's own addresses; no block of addresses outside may hold one.
     """
     groups: defaultdict[tuple[Direction, Protocol, int], list[Edge]] = defaultdict(list)
     for edge in edges:
         groups[edge.direction, edge.protocol, edge.port].append(edge)
-    rules = {key: _rule(key, group, options) for key, group in groups.items()}
+    rules = {key: _rule(key, group, options, inside) for key, group in groups.items()}
     for direction in Direction:
         if extra := _dns_over_tcp(direction, rules, listeners):
             rules[direction, Protocol.TCP, _DNS] = extra
@@ -71,13 +77,19 @@ def ordered(rules: Iterable[Learned]) -> list[Learned]:
     return sorted(rules, key=lambda r: (order.index(r.direction), r.rule.protocol, r.rule.port))
 
 
-def learn_range(first: int, last: int, edges: list[Edge], options: Options) -> Learned:
+def learn_range(
+    first: int,
+    last: int,
+    edges: list[Edge],
+    options: Options,
+    inside: frozenset[str] = frozenset(),
+) -> Learned:
     """One rule over ``first`` to ``last`` for edges of one direction and protocol.
 
     The last entry of its ``over_grant`` compares the ports admitted with those seen.
     """
     direction, protocol = edges[0].direction, edges[0].protocol
-    made = _rule((direction, protocol, first), edges, options)
+    made = _rule((direction, protocol, first), edges, options, inside)
     name = f"{_rule_id(direction, protocol, first)}-{last}"
     seen, admitted = len({edge.port for edge in edges}), last - first + 1
     return replace(
@@ -88,9 +100,14 @@ def learn_range(first: int, last: int, edges: list[Edge], options: Options) -> L
     )
 
 
-def _rule(key: tuple[Direction, Protocol, int], edges: list[Edge], options: Options) -> Learned:
+def _rule(
+    key: tuple[Direction, Protocol, int],
+    edges: list[Edge],
+    options: Options,
+    inside: frozenset[str],
+) -> Learned:
     direction, protocol, port = key
-    peers = _select(edges, options)
+    peers = _select(edges, options, inside)
     lost = [edge for edge in edges if edge.peer.ip is None and not _named(edge)]
     if lost:
         count = sum(edge.connections for edge in lost)
@@ -134,9 +151,9 @@ def _named(edge: Edge) -> bool:
     )
 
 
-def _select(edges: list[Edge], options: Options) -> _Peers:
+def _select(edges: list[Edge], options: Options, inside: frozenset[str]) -> _Peers:
     peers = _Peers()
-    external: set[str] = set()
+    external: dict[str, datetime] = {}
     nodes: set[str] = set()
     unknown: set[str] = set()
     for edge in edges:
@@ -148,7 +165,7 @@ def _select(edges: list[Edge], options: Options) -> _Peers:
         elif ip is None:
             continue
         elif kind == PeerKind.EXTERNAL:
-            external.add(ip)
+            external[ip] = min(edge.first_seen, external.get(ip, edge.first_seen))
         elif kind == PeerKind.SERVICE:
             peers.selectors.add(_address(ip))
             peers.reasons.append(f"{ip} is a Service without one known workload behind it")
@@ -162,15 +179,33 @@ def _select(edges: list[Edge], options: Options) -> _Peers:
         peers.reasons.append(f"{_count(unknown)} of the cluster belong to no known workload")
         peers.over_grant.append(f"the whole cluster for {_count(unknown)}")
     if len(external) > options.max_addresses:
-        peers.selectors.add(PeerSelector(entity=Entity.WORLD))
-        peers.reasons.append(f"{_count(external)} outside the cluster: too many to list")
-        peers.over_grant.append(f"any external address for {_count(external)} seen")
+        _outside(peers, external, options, inside)
     else:
         peers.selectors.update(_address(ip) for ip in external)
     return peers
 
 
-def _count(addresses: set[str]) -> str:
+def _outside(
+    peers: _Peers, external: dict[str, datetime], options: Options, inside: frozenset[str]
+) -> None:
+    """Too many addresses to list, with the time each was met first: blocks, or all the world."""
+    for ip in external:
+        _address(ip)
+    met = sorted(external, key=lambda ip: (external[ip], ip))
+    blocks = covering(met, options.max_addresses, options.address_price, inside)
+    count = f"{_count(external)} outside the cluster: too many to list"
+    if blocks is None:
+        peers.selectors.add(PeerSelector(entity=Entity.WORLD))
+        peers.reasons.append(count)
+        peers.over_grant.append(f"any external address for {_count(external)} seen")
+        return
+    peers.selectors.update(PeerSelector(cidr=cidr) for cidr in blocks.cidrs)
+    peers.reasons.append(f"{count}, and they lie in {', '.join(blocks.cidrs)}")
+    unit = "addresses (of IPv6: /64)" if any(":" in cidr for cidr in blocks.cidrs) else "addresses"
+    peers.over_grant.append(f"{blocks.admitted} {unit} admitted, {blocks.seen} seen")
+
+
+def _count(addresses: Collection[str]) -> str:
     return f"{len(addresses)} address" + ("es" if len(addresses) != 1 else "")
 
 

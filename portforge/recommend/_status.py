@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
 from portforge.capture import Window
@@ -155,7 +156,7 @@ def _add(items: _Items, name: str, edge: Edge) -> None:
 
 
 def _granted(learned: Learned, edge: Edge) -> str | None:
-    """What of the rule lets this edge's peer in: another address of ``World`` is nothing new."""
+    """What of the rule lets this edge's peer in: one more of ``World`` or a block is no news."""
     entities = {peer.entity for peer in learned.rule.peers or ()}
     kinds = {
         PeerKind.NODE: Entity.NODE,
@@ -165,6 +166,11 @@ def _granted(learned: Learned, edge: Edge) -> str | None:
     entity = kinds.get(edge.peer.kind)
     if entity is not None and entity in entities:
         return str(entity)
+    if edge.peer.kind == PeerKind.EXTERNAL and edge.peer.ip:
+        address = ip_address(edge.peer.ip)
+        for block in (ip_network(p.cidr) for p in learned.rule.peers or () if p.cidr is not None):
+            if address in block and block.num_addresses > 1:
+                return str(block)
     who = party(edge.peer)
     return None if who is None else "/".join(who)
 

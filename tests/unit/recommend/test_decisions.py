@@ -101,7 +101,7 @@ def test_never_of_a_rule_that_was_only_assumed_or_is_wider(tmp_path: Path) -> No
     out = {"workload": "shop/Deployment/web", "direction": "egress"}
     rows = [
         row("web", "egress", "UDP", 53, "dns"),
-        *(row("web", "egress", "TCP", 443, f"192.0.2.{n}") for n in range(12)),
+        *(row("web", "egress", "TCP", 443, f"{192 - 9 * n}.0.2.{n + 1}") for n in range(12)),
     ]
     result = learn(
         tmp_path, rows, entry("never", 53, **out), entry("never", 443, "192.0.2.1", **out)

@@ -206,7 +206,7 @@ def test_dns_over_tcp_stands_beside_dns_over_udp(tmp_path: Path) -> None:
 
 def test_few_external_addresses_are_listed_many_are_the_world(tmp_path: Path) -> None:
     few = [row("web", "egress", "TCP", 443, f"192.0.2.{i}") for i in range(8)]
-    many = [row("web", "egress", "TCP", 25, f"192.0.2.{i}") for i in range(9)]
+    many = [row("web", "egress", "TCP", 25, f"{11 * i + 1}.0.2.{i}") for i in range(9)]
     six = row("web", "ingress", "TCP", 80, "2001:db8::1")
     found = rules(result := learn(tmp_path, *few, *many, six), "web")
     assert found["out-tcp-443"] == [f"192.0.2.{i}/32" for i in range(8)]
