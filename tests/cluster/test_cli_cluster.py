@@ -286,7 +286,7 @@ def test_what_would_cut_dns_is_not_enforced_unless_said_aloud(as_user, files):
     assert "OVERRIDDEN with --force: shop/deployment-cart" in forced.stderr
 
 
-def test_a_capture_says_who_needs_the_cluster_s_dns(plane, as_user, tmp_path):
+def test_a_capture_says_who_needs_the_cluster_s_dns(as_user, tmp_path):
     """What the shipped capture saw is checked against Services of the real API server."""
     seen = open_capture(ROOT / "datasets/shop").sql(
         "SELECT namespace, workload_kind, workload, peer_ip FROM flows "
@@ -301,10 +301,7 @@ def test_a_capture_says_who_needs_the_cluster_s_dns(plane, as_user, tmp_path):
     stopped = as_user("ben", "apply", file, *words)
     assert stopped.returncode == 3, stopped.stderr
     assert f"it was seen to ask {address}" in stopped.stderr
-    assert "ben may not list services in namespace kube-system" in stopped.stderr
-    all_known = as_user("admin", "apply", file, *words, "--kubeconfig", plane.kubeconfig)
-    assert "not checked" not in all_known.stderr
-    assert all_known.returncode == 3, all_known.stderr
+    assert "not checked" not in stopped.stderr  # an approver may read what it compares with
 
 
 def test_when_one_fails_all_are_left_as_they_were(plane, as_user, files):
