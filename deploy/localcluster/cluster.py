@@ -116,7 +116,8 @@ class Cluster:
     def down(self) -> None:
         """Like :meth:`end`, and forget everything but the binaries and images."""
         self.end()
-        shutil.rmtree(self.folder / "control-plane" / "etcd", ignore_errors=True)
+        shutil.rmtree(self.plane.folder, ignore_errors=True)
+        self.plane.__post_init__()
         shutil.rmtree(self.folder / "host", ignore_errors=True)
         for node in self.nodes:
             shutil.rmtree(node.folder, ignore_errors=True)

@@ -24,7 +24,7 @@ class Network:
     """Names and addresses of cluster number ``number``, 0 to 7.
 
     >>> Network("demo", 0).address(2), Network("demo", 1).services
-    ('10.90.0.12', '10.97.0.0/16')
+    ('10.80.0.12', '10.97.0.0/16')
     """
 
     name: str
@@ -42,7 +42,7 @@ class Network:
     @property
     def server(self) -> str:
         """The API server's address."""
-        return f"10.{90 + self.number}.0.1"
+        return f"10.{80 + self.number}.0.1"
 
     @property
     def services(self) -> str:
@@ -65,7 +65,7 @@ class Network:
 
     def address(self, number: int) -> str:
         """A node's address."""
-        return f"10.{90 + self.number}.0.{10 + number}"
+        return f"10.{80 + self.number}.0.{10 + number}"
 
     @staticmethod
     def inside(namespace: str) -> list[str]:
@@ -80,7 +80,7 @@ class Network:
         _do("ip", "-n", self.hub, "address", "add", f"{self.server}/24", "dev", "nodes")
         _do("ip", "-n", self.hub, "link", "set", "nodes", "up")
         self._wire(self.hub)
-        _do("ip", "address", "add", f"10.{90 + self.number}.0.254/24", "dev", self.hub)
+        _do("ip", "address", "add", f"10.{80 + self.number}.0.254/24", "dev", self.hub)
         _do("ip", "link", "set", self.hub, "up")
         for number in range(1, nodes + 1):
             name = self.node(number)
