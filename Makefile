@@ -5,7 +5,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help install demo demo-cluster cluster cluster-stop lab test test-light lint docs lock \
+.PHONY: help install demo demo-cluster cluster cluster-stop lab test test-faults test-light lint docs lock \
 	dataset clean
 
 help: ## list these targets
@@ -31,7 +31,10 @@ lab: install ## JupyterLab on notebooks/ with the shipped capture (or PORTFORGE_
 
 test: install ## everything: lint, types, generated docs, unit, kernel, notebook and cluster tests
 	@scripts/check
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -m "not faults" $(ARGS)
+
+test-faults: install ## stop parts of a real cluster under load, upgrade, iptables: 20 minutes, a quiet machine
+	@$(BIN)/pytest -m faults tests/cluster $(ARGS)
 
 test-light: install ## unit tests only: no root, no kernel, seconds
 	@$(BIN)/pytest portforge recorder tests/unit $(ARGS)

@@ -27,7 +27,10 @@ from .standing import Standing
 
 TRIAL = 40
 
-pytestmark = pytest.mark.timeout(900)  # with the installation, on a machine that is shared
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.timeout(900),  # with the installation, on a machine that is shared
+]
 
 
 @pytest.fixture(scope="module")

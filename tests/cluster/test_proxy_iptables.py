@@ -19,7 +19,10 @@ from .pods import Room, all_open, call, daemonset, deployment, listen, rule, ser
 from .release import Release
 from .rows import pulled
 
-pytestmark = pytest.mark.timeout(900)  # with the installation, on a machine that is shared
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.timeout(900),  # with the installation, on a machine that is shared
+]
 NS, PORT = "other", 8081
 
 

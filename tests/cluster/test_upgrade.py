@@ -21,7 +21,10 @@ from .outcome import Row
 from .release import NAMESPACE, Release, until
 from .standing import Standing
 
-pytestmark = pytest.mark.timeout(900)  # with the installation, on a machine that is shared
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.timeout(900),  # with the installation, on a machine that is shared
+]
 
 
 @pytest.fixture(scope="module")
