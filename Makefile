@@ -29,7 +29,7 @@ demo-cluster: install ## the whole loop on a real cluster: its own, or the one o
 lab: install ## JupyterLab on notebooks/ with the shipped capture (or PORTFORGE_CAPTURE)
 	@scripts/lab $(ARGS)
 
-test: install ## everything: lint, types, generated docs, unit, kernel, notebook and cluster tests
+test: install ## lint, types, generated docs, unit, kernel, notebook and cluster tests (all but test-faults)
 	@scripts/check
 	@$(BIN)/pytest -m "not faults" $(ARGS)
 
