@@ -173,7 +173,7 @@ class Reader:
         self.shop.start()
         until("the CronJob", self._job_done, 100)
         self.shop.during(lambda: None, 20)
-        time.sleep(8)
+        time.sleep(15)  # until the agents have closed the file
 
     def _job_done(self) -> bool:
         seen = self.cluster.kubectl(
@@ -185,7 +185,7 @@ class Reader:
         """Somebody who broke in connects to what no policy allows; in Audit that works."""
         self.shop.plant()
         until("the backdoor", lambda: self.shop.backdoor()["connected"])
-        time.sleep(8)
+        time.sleep(15)  # until the agents have closed the file
 
     def enforced(self) -> None:
         """The application goes on, the intruder does not."""
