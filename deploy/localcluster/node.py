@@ -65,6 +65,8 @@ class Node:
             subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
         self._remove_cgroups()
         shutil.rmtree(self.run, ignore_errors=True)
+        # An agent that was not uninstalled leaves its programs pinned, as it should on a node.
+        shutil.rmtree(Path("/sys/fs/bpf/portforge") / self.name, ignore_errors=True)
         for kept in Path("/var/lib/cni/results").glob(f"pods-{self.name}-*"):
             kept.unlink()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -77,7 +78,7 @@ def policy_entries(
     return entries
 
 
-class _Loop:
+class _Loop(ABC):
     """A thread that calls ``turn`` until it is stopped, and lives through every refusal."""
 
     name = "loop"
@@ -98,9 +99,9 @@ class _Loop:
         if self._thread.is_alive():
             self._thread.join(5)
 
+    @abstractmethod
     def turn(self) -> None:
         """One turn."""
-        raise NotImplementedError
 
     def _run(self) -> None:
         while not self._stop.wait(self.seconds):
