@@ -38,7 +38,10 @@ from .pods import (
 from .release import Release
 from .rows import Rows, pulled
 
-pytestmark = pytest.mark.timeout(900)  # with the installation, on a machine that is shared
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.timeout(900),  # with the installation, on a machine that is shared
+]
 NS = "who"
 HOST = "server.who.svc.cluster.local"
 BACKEND, INIT, DEBUG, PROBED, DOOR = 8081, 8082, 8083, 8084, 30081
