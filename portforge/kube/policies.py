@@ -13,10 +13,9 @@ from pydantic import ValidationError
 from portforge.errors import PolicyError
 from portforge.kube._refused import GROUP, RefusedError, ask
 from portforge.policy import PortPolicy
-from portforge.policy._read import _Object
+from portforge.policy._read import _Object, policy_of
 from portforge.policy._wording import field_text, sentence
 from portforge.policy._yaml import canonical
-from portforge.schema import Workload
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -42,7 +41,7 @@ def from_object(data: Mapping[str, Any]) -> PortPolicy:
     place = f"{metadata.get('namespace')}/{metadata.get('name')}"
     kept = {key: metadata[key] for key in ("namespace", "name") if key in metadata}
     try:
-        return _policy(
+        return policy_of(
             _Object.model_validate({**data, "metadata": kept}, by_alias=True, by_name=False)
         )
     except ValidationError as wrong:
@@ -55,23 +54,6 @@ def from_object(data: Mapping[str, Any]) -> PortPolicy:
             remedy=remedy,
             problems=told if len(found) > 1 else (),
         ) from None
-
-
-def _policy(read: _Object) -> PortPolicy:
-    spec = read.spec
-    return PortPolicy(
-        namespace=read.metadata.namespace,
-        name=read.metadata.name,
-        workload=Workload(read.metadata.namespace, spec.workload.kind, spec.workload.name),
-        mode=spec.mode,
-        established=spec.established,
-        ingress=spec.ingress,
-        egress=spec.egress,
-        expires_at=spec.expires_at,
-        author=spec.author,
-        confirm_before=spec.confirm_before,
-        approval=spec.approval,
-    )
 
 
 def to_object(policy: PortPolicy) -> Object:

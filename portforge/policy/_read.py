@@ -67,6 +67,24 @@ class _Object(Model):
     """The cluster's to write; read over."""
 
 
+def policy_of(read: _Object) -> PortPolicy:
+    """The policy that an object of contract 2 says, from a file or from the cluster."""
+    spec = read.spec
+    return PortPolicy(
+        namespace=read.metadata.namespace,
+        name=read.metadata.name,
+        workload=Workload(read.metadata.namespace, spec.workload.kind, spec.workload.name),
+        mode=spec.mode,
+        established=spec.established,
+        ingress=spec.ingress,
+        egress=spec.egress,
+        expires_at=spec.expires_at,
+        author=spec.author,
+        confirm_before=spec.confirm_before,
+        approval=spec.approval,
+    )
+
+
 @dataclass(frozen=True)
 class Problem:
     """One sentence for one place: what is wrong there and what to do."""
@@ -134,27 +152,14 @@ def _read_document(file: Path, document: Document, loaded: Loaded) -> PortPolicy
         return None
     try:
         read = _Object.model_validate(data, by_alias=True, by_name=False)
-        spec = read.spec
-        policy = PortPolicy(
-            namespace=read.metadata.namespace,
-            name=read.metadata.name,
-            workload=Workload(read.metadata.namespace, spec.workload.kind, spec.workload.name),
-            mode=spec.mode,
-            established=spec.established,
-            ingress=spec.ingress,
-            egress=spec.egress,
-            expires_at=spec.expires_at,
-            author=spec.author,
-            confirm_before=spec.confirm_before,
-            approval=spec.approval,
-        )
+        policy = policy_of(read)
     except ValidationError as wrong:
         for error in wrong.errors(include_url=False):
             at = error["loc"]
             problem = Problem(file, document.line(at), field_text(at), *sentence(error))
             loaded.problems.append(problem)
         return None
-    for subject, path in _origins(policy, spec, data["spec"]):
+    for subject, path in _origins(policy, read.spec, data["spec"]):
         loaded.origins[id(subject)] = (file, document, path)
     return policy
 
