@@ -37,6 +37,7 @@ __all__ = ["Drain", "Recorder", "Tick"]
 
 _HALTED = 2
 """PF_HALTED of bpf/maps.h."""
+_DRAINS_OF_REPLACED = 2
 _SNAPSHOT_SECONDS = 60.0
 _LISTENER_SECONDS = 60.0
 _STALE_SECONDS = 60
@@ -211,7 +212,8 @@ class Recorder:
         self._told = self._mark.read(self._writer.epoch, len(KERNEL_LOSSES))
         try:
             with NodeMaps(old) as before:
-                for _ in ("the pair that an earlier recorder left", "the pair in use"):
+                # The pair that an earlier recorder left, and the pair in use.
+                for _ in range(_DRAINS_OF_REPLACED):
                     self._drain(before, state)
         except (PortforgeError, OSError):
             now = datetime.now(UTC)
@@ -223,24 +225,28 @@ class Recorder:
         self._mark = ours
         self._mark.durable = self._told
 
-    @staticmethod
-    def _take_over(old: Path, maps: NodeMaps) -> None:
+    def _take_over(self, old: Path, maps: NodeMaps) -> None:
         """Let the new programs count instead of the old, then detach those, which takes longer.
 
         What both counted until now is in the old maps. Between the two lines that matter lie
-        some ten microseconds; what happens then may be counted twice.
+        some ten microseconds; what happens then may be counted twice. The new intervals are
+        numbered after the old: one with the number of the last written would pass for it.
         """
         with suppress(PortforgeError, OSError), NodeMaps(old) as before:
-            active = before.config()["active"] & 1
+            theirs = before.config()
+            active = theirs["active"] & 1
             with maps.alone():
                 ours = maps.config()
-                maps.configure(active=1 - ours["active"], epoch=ours["epoch"] + 1)
+                last = max(ours["epoch"], theirs["epoch"] + _DRAINS_OF_REPLACED)
+                maps.configure(active=1 - ours["active"], epoch=last + 1)
                 before.configure(active=active | _HALTED)
             detach(old)
             before.configure(active=active)
             maps.drained()
             return
         detach(old)  # of another layout
+        with maps.alone():
+            maps.configure(epoch=max(maps.config()["epoch"], self._writer.epoch or 0))
         maps.drain()
         maps.drained()
 

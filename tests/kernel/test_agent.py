@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from portforge.apply.node import find_pins
+from portforge.apply.node import NodeMaps, find_pins
 from portforge.apply.state import State
 from portforge.capture import open_capture
 from portforge.demo.pods import Node, Pod
@@ -243,6 +243,10 @@ def test_another_version_takes_over_what_the_old_one_counted_and_enforces(place:
     client(place.asks, TCP_CLIENT, place.answers.address, 7000, 23, 3, 5, "client")
     process.kill()
     process.wait()
+    # As after a clock that was set back: the new programs would number their intervals lower.
+    with NodeMaps(old[0]) as before:
+        before.configure(epoch=before.config()["epoch"] + 1000)
+        ahead = before.config()["epoch"]
     traffic = place.asks.run(
         place.asks.python_command(
             PACED, place.answers.address, "7000", "701", "3", "5", "client", "0.005"
@@ -254,6 +258,9 @@ def test_another_version_takes_over_what_the_old_one_counted_and_enforces(place:
         assert place.knock(7001) == "TIMEOUT"
     (new,) = versions(place.node.name)
     assert [new] != old
+    with NodeMaps(new) as after:
+        # What was drained last of the old had number ahead + 2.
+        assert after.config()["epoch"] > ahead + 2
     assert traffic.wait(timeout=90) == 0
     assert place.knock(7001) == "TIMEOUT"
     time.sleep(0.1)
