@@ -24,6 +24,7 @@ _COLOURS = {
     "medium": "yellow",
     "low": "red",
 }
+_SEVERITY = {"high": "bold red", "medium": "yellow", "low": "cyan", "info": "dim"}
 _SHOWN_FINDINGS = 8
 # Nothing to decide here: one line for all of a kind.
 _QUIET = ("own_node", "loopback", "unjudged_protocol", "ephemeral_socket", "port_zero")
@@ -157,13 +158,13 @@ def _coloured(word: str) -> str:
 
 def _show_findings(findings: pd.DataFrame, report: dict[str, Any], console: Console) -> None:
     console.print("\n[bold]Left out, or worth a look[/bold]")
-    table = Table("what", "workload", "where", "peer", "connections", "why", box=None)
-    for kind in KINDS:
-        some = findings[findings["kind"] == kind]
+    table = Table("severity", "what", "workload", "where", "peer", "connections", "why", box=None)
+    # The frame is sorted by severity, then kind.
+    for (severity, what), some in findings.groupby(["severity", "kind"], sort=False):
+        level, kind = f"[{_SEVERITY[str(severity)]}]{severity}[/]", str(what)
         if kind in _QUIET:
-            if len(some):
-                total = str(some["connections"].sum())
-                table.add_row(kind, f"{len(some)} findings", "", "", total, KINDS[kind])
+            total = str(some["connections"].sum())
+            table.add_row(level, kind, f"{len(some)} findings", "", "", total, KINDS[kind])
             continue
         for row in some.head(_SHOWN_FINDINGS).to_dict("records"):
             port = row["port"]
@@ -171,10 +172,10 @@ def _show_findings(findings: pd.DataFrame, report: dict[str, Any], console: Cons
             where += f" {row['ports']} ports" if pd.isna(port) else f" {port}"
             cells = (_or(row["workload"]), where, _or(row["peer"]), str(row["connections"]))
             why = "; ".join(text for text in (row["reason"], _or(row["decision"])) if text)
-            table.add_row(kind, *map(escape, cells), escape(why))
+            table.add_row(level, kind, *map(escape, cells), escape(why))
         if len(some) > _SHOWN_FINDINGS:
             more = f"… {len(some) - _SHOWN_FINDINGS} more"
-            table.add_row(kind, more, "", "", "", "see findings.parquet")
+            table.add_row(level, kind, more, "", "", "", "see findings.parquet")
     console.print(table if table.row_count else "  nothing")
     for reason, count in report["losses"]["by_reason"].items():
         console.print(f"  lost: {count} {reason}")

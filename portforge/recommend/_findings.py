@@ -11,7 +11,10 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from portforge.recommend._edges import Edge, peer_text
+from portforge.capture import Window
+from portforge.recommend._edges import Edge, Party, peer_text
+from portforge.recommend._one_sided import ends
+from portforge.recommend._severity import Level, facts_of, severity
 from portforge.schema import Workload
 
 __all__ = ["FINDINGS", "KINDS", "ONLY_INSIDE", "Left", "findings_frame"]
@@ -48,6 +51,7 @@ _PEERLESS = _WHOLE | {"unattributed", "dynamic_ports", "unused_listener"}
 _instant = pa.timestamp("us", tz="UTC")
 FINDINGS = pa.schema(
     [
+        ("severity", pa.string()),
         ("kind", pa.string()),
         ("namespace", pa.string()),
         ("workload_kind", pa.string()),
@@ -66,7 +70,7 @@ FINDINGS = pa.schema(
     ]
 )
 """Columns of findings.parquet. ``port`` and ``peer`` are null where a finding covers many;
-``decision`` where the analyst has not decided."""
+``decision`` where the analyst has not decided. The most urgent ``severity`` first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +87,25 @@ class Left:
     decision: str | None = None
 
 
-def findings_frame(left: Iterable[Left]) -> pd.DataFrame:
+def findings_frame(left: Iterable[Left], window: Window) -> pd.DataFrame:
     """One row per finding: edges of one kind, workload, port and peer are summed."""
-    groups: defaultdict[tuple[Any, ...], list[Edge]] = defaultdict(list)
+    left = list(left)
+    groups: defaultdict[tuple[Any, ...], list[Left]] = defaultdict(list)
     for one in left:
-        groups[_key(one)].append(one.edge)
-    rows = [_row(key, edges) for key, edges in groups.items()]
+        groups[_key(one)].append(one)
+    touched = _touched(left)
+    recent = window.end - (window.end - window.start) / 10
+    rows = [
+        {"severity": _severity(some, touched, recent)} | _row(key, [one.edge for one in some])
+        for key, some in groups.items()
+    ]
     order = {kind: place for place, kind in enumerate(KINDS)}
+    levels = list(Level)
     rows.sort(
         key=lambda r: (
+            levels.index(Level(r["severity"])),
             order[r["kind"]],
-            *(str(r[n]) for n in FINDINGS.names[1:6]),
+            *(str(r[n]) for n in FINDINGS.names[2:7]),
             r["port"] or 0,
             str(r["peer"]),
             r["reason"],
@@ -101,6 +113,27 @@ def findings_frame(left: Iterable[Left]) -> pd.DataFrame:
         )
     )
     return _frame(rows)
+
+
+_Touched = dict[tuple[str, Party], set[Party]]
+
+
+def _touched(left: Iterable[Left]) -> _Touched:
+    """The targets of each source, by kind of finding."""
+    found: _Touched = {}
+    for one in left:
+        if both := ends(one.edge):
+            found.setdefault((one.kind, both[0]), set()).add(both[1])
+    return found
+
+
+def _severity(some: list[Left], touched: _Touched, recent: datetime) -> str:
+    kind = some[0].kind
+    pairs = [both for one in some if (both := ends(one.edge))]
+    targets = max((len(touched[kind, source]) for source, _ in pairs), default=0)
+    learned = all(one.learned for one in some)
+    facts = facts_of([one.edge for one in some], targets, recent, learned)
+    return str(severity(kind, facts, to_learn=learned and some[0].decision is not None))
 
 
 def _key(one: Left) -> tuple[Any, ...]:

@@ -25,6 +25,7 @@ from portforge.recommend._options import Options
 from portforge.recommend._ranges import propose_ranges
 from portforge.recommend._recommendation import Recommendation
 from portforge.recommend._rules import Learned, learn_rules, ordered
+from portforge.recommend._severity import Level
 from portforge.recommend._sort import sort_edges
 from portforge.recommend._status import Seen, Status, status_of
 from portforge.schema import Direction, LossReason, PeerKind, Verdict, Workload
@@ -94,7 +95,7 @@ def recommend(
     ]
     everything = [one for each in made for one in each.left]
     everything += [one for one in left if one.edge.workload is None or one.kind == "host_network"]
-    findings = findings_frame(everything)
+    findings = findings_frame(everything, window)
     report = {
         "schema": REPORT_SCHEMA,
         "made_by": MADE_BY,
@@ -313,11 +314,13 @@ def _by_workload(
 
 def _finding_counts(findings: pd.DataFrame) -> dict[str, Any]:
     sums = findings.groupby("kind")["connections"].agg(["size", "sum"])
+    levels = findings.groupby(["kind", "severity"]).size()
     return {
         kind: {
             "count": int(sums.loc[kind, "size"]),  # type: ignore[arg-type]
             "connections": int(sums.loc[kind, "sum"]),  # type: ignore[arg-type]
             "meaning": meaning,
+            "severity": {str(v): int(levels[kind, v]) for v in Level if (kind, v) in levels.index},
         }
         for kind, meaning in KINDS.items()
         if kind in sums.index
