@@ -137,9 +137,10 @@ def _show_workload(workload: dict[str, Any], evidence: pd.DataFrame, console: Co
 def _evidence(row: dict[Any, Any]) -> str:
     if not row["hours"]:
         return "not seen"
+    phase = row["phase"] + (f" ({row['period']})" if isinstance(row["period"], str) else "")
     return (
         f"{row['connections']} conn, {_size(row['bytes'])}, {row['hours']} h on {row['days']} d, "
-        f"{row['pods']} of {row['pods_total']} pods"
+        f"{row['pods']} of {row['pods_total']} pods; {phase}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
@@ -12,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from portforge.capture import Capture
 from portforge.policy import Mode, PortPolicy, simulate
+from portforge.recommend._decisions import Decision, read_decisions
 from portforge.recommend._frame import FrameCapture
 from portforge.recommend._needed import ANSWERED, kept_out
 from portforge.recommend._options import Options
@@ -28,6 +30,8 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     namespaces, workloads: as in :func:`portforge.recommend.recommend`.
+    decisions: what the analyst decided: a decisions file, or what ``read_decisions`` gave. Learning
+        obeys them, and so does ``score``. A file is read anew by each of the two.
     max_addresses, …: the thresholds of :class:`portforge.recommend.Options`, by the same names.
 
     Attributes
@@ -47,6 +51,7 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
         *,
         namespaces: Sequence[str] | None = None,
         workloads: Sequence[str] | None = None,
+        decisions: str | Path | Sequence[Decision] = (),
         max_addresses: int = Options.max_addresses,
         address_price: int = Options.address_price,
         scan_ports: int = Options.scan_ports,
@@ -65,6 +70,7 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
     ) -> None:
         self.namespaces = namespaces
         self.workloads = workloads
+        self.decisions = decisions
         self.max_addresses = max_addresses
         self.address_price = address_price
         self.scan_ports = scan_ports
@@ -89,12 +95,14 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         CaptureError: as :func:`portforge.recommend.recommend`, or the frame is not one of flows.
+        PolicyError: the decisions file cannot be used.
         """
         made = recommend(
             _capture(flows),
             namespaces=self.namespaces,
             workloads=self.workloads,
             options=self._options(),
+            decisions=self._decisions(),
         )
         self.policies_: list[PortPolicy] = made.policies
         self.evidence_, self.findings_, self.report_ = made.evidence, made.findings, made.report
@@ -106,8 +114,9 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
 
         Counted are the TCP and UDP connections of workloads that have a learned policy: what
         nothing restricts would be allowed whatever was learned. Scans and unanswered UDP within
-        ``flows`` are not counted. A record with no connection opened is one that was open
-        already, and counts as one. Uncertain is not allowed. NaN where nothing can be counted.
+        ``flows`` are not counted, nor is what a decision says is never learned. A record with no
+        connection opened is one that was open already, and counts as one. Uncertain is not
+        allowed. NaN where nothing can be counted.
         """
         check_is_fitted(self, "policies_")
         capture = _capture(flows)
@@ -120,7 +129,7 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
             & judged["protocol"].isin(["TCP", "UDP"])
             & (judged["peer_kind"] != "loopback")
             & pd.Series([owner in restricted for owner in owners], index=judged.index)
-            & kept_out(judged, capture.aggregated(), self._options()).isna()
+            & kept_out(judged, capture.aggregated(), self._options(), self._decisions()).isna()
         )
         weight = judged["connections"].clip(lower=1)[counted]
         if weight.empty:
@@ -129,6 +138,11 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
 
     def _options(self) -> Options:
         return Options(**{field.name: getattr(self, field.name) for field in fields(Options)})
+
+    def _decisions(self) -> Sequence[Decision]:
+        if isinstance(self.decisions, str | Path):
+            return read_decisions(self.decisions)
+        return self.decisions
 
 
 def _capture(flows: pd.DataFrame | Capture) -> Capture:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from portforge.capture import Window
 from portforge.recommend._options import Options
+from portforge.recommend._phases import Lives, phase_of
 from portforge.recommend._rules import Learned, peers_seen
 from portforge.schema import Workload
 
@@ -37,6 +38,9 @@ EVIDENCE = pa.schema(
         ("first_seen", _instant),
         ("last_seen", _instant),
         ("confidence", pa.string()),
+        ("phase", pa.string()),
+        ("period", pa.string()),
+        ("phase_reason", pa.string()),
         ("over_grant", pa.string()),
         ("reason", pa.string()),
     ]
@@ -45,13 +49,19 @@ EVIDENCE = pa.schema(
 
 
 def evidence_row(
-    workload: Workload, learned: Learned, pods_total: int, window: Window, options: Options
+    workload: Workload,
+    learned: Learned,
+    pods_total: int,
+    window: Window,
+    options: Options,
+    lives: Lives,
 ) -> dict[str, Any]:
-    """What was seen of one rule."""
+    """What was seen of one rule; ``lives``: the pods of all workloads."""
     edges = learned.edges
     hours = {hour for edge in edges for hour in edge.hours}
     days = {hour // 24 for hour in hours}
     targets = sorted({edge.target_port for edge in edges if edge.target_port is not None})
+    phase = phase_of(workload, learned, lives, window, options.enough_hours)
     return {
         "namespace": workload.namespace,
         "policy": workload.slug,
@@ -72,6 +82,9 @@ def evidence_row(
         "first_seen": min((edge.first_seen for edge in edges), default=None),
         "last_seen": max((edge.last_seen for edge in edges), default=None),
         "confidence": _confidence(learned, len(hours), len(days), window, options),
+        "phase": phase.name,
+        "period": phase.period or None,
+        "phase_reason": phase.reason,
         "over_grant": "; ".join(learned.over_grant),
         "reason": "; ".join(learned.reasons),
     }

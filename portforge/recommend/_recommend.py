@@ -22,6 +22,7 @@ from portforge.recommend._evidence import evidence_frame, evidence_row
 from portforge.recommend._findings import KINDS, Left, findings_frame
 from portforge.recommend._lifecycle import JOBS, Life, Pod, restart
 from portforge.recommend._options import Options
+from portforge.recommend._phases import Lives, lives_of
 from portforge.recommend._ranges import propose_ranges
 from portforge.recommend._recommendation import Recommendation
 from portforge.recommend._rules import Learned, learn_rules, ordered
@@ -85,12 +86,26 @@ def recommend(
         Left(e, kind, KINDS[kind], learned=True) for e in learned if (kind := _worth_saying(e))
     ]
     subjects = _subjects(edges, namespaces, workloads, capture)
+    lives = lives_of(pods)
     quiet = _unrestarted(pods, window)
     outside = (PeerKind.EXTERNAL, PeerKind.LOOPBACK)
     inside = frozenset(e.peer.ip for e in edges if e.peer.ip and e.peer.kind not in outside)
     progress(f"writing rules for {len(subjects)} workloads")
     made = [
-        _one(workload, edges, learned, left, decided, pods, quiet, losses, window, options, inside)
+        _one(
+            workload,
+            edges,
+            learned,
+            left,
+            decided,
+            pods,
+            quiet,
+            losses,
+            window,
+            options,
+            inside,
+            lives,
+        )
         for workload, edges, learned, left in _by_workload(subjects, edges, learned, left)
     ]
     everything = [one for each in made for one in each.left]
@@ -144,6 +159,7 @@ def _one(
     window: Window,
     options: Options,
     inside: frozenset[str],
+    lives: Lives,
 ) -> _Made:
     own_decisions = [one for one in decided.matched if one.workload == workload]
     as_decided = [edge for edge in learned if edge in decided.edges] if own_decisions else []
@@ -175,7 +191,7 @@ def _one(
     pods_total = own["pod"].nunique()
     return _Made(
         _policy(workload, rules),
-        [evidence_row(workload, rule, pods_total, window, options) for rule in rules],
+        [evidence_row(workload, rule, pods_total, window, options, lives) for rule in rules],
         left,
         _workload_report(workload, rules, status, pods_total),
     )

@@ -15,9 +15,15 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_validate
 
 from portforge.capture import Capture, open_capture
-from portforge.errors import CaptureError
+from portforge.errors import CaptureError, PolicyError
 from portforge.policy import to_yaml
-from portforge.recommend import Options, PortPolicyRecommender, RollingOrigin, recommend
+from portforge.recommend import (
+    Options,
+    PortPolicyRecommender,
+    RollingOrigin,
+    read_decisions,
+    recommend,
+)
 
 SHOP = Path(__file__).parents[3] / "datasets/shop"
 HOURS = range(0, 96, 2)
@@ -58,7 +64,7 @@ def test_its_parameters_are_the_options_and_it_can_be_cloned(capture: Capture) -
     names = {field.name: field.default for field in fields(Options)}
     parameters = inspect.signature(PortPolicyRecommender).parameters
     assert {n: p.default for n, p in parameters.items() if n in names} == names
-    assert set(parameters) - set(names) == {"namespaces", "workloads"}
+    assert set(parameters) - set(names) == {"namespaces", "workloads", "decisions"}
     one = PortPolicyRecommender(workloads=["web"], enough_hours=1).fit(capture)
     other = clone(one)
     assert other.get_params() == one.get_params()
@@ -108,6 +114,31 @@ def test_cross_validate_in_time_order(capture: Capture) -> None:
         PortPolicyRecommender(), {"max_addresses": [1, 8]}, cv=RollingOrigin(2), error_score="raise"
     )
     assert hasattr(search.fit(flows).best_estimator_, "policies_")
+
+
+def test_decisions_are_learned_cloned_and_scored(capture: Capture, tmp_path: Path) -> None:
+    file = tmp_path / "decisions.yaml"
+    file.write_text(
+        "- {workload: shop/Deployment/web, direction: egress, protocol: TCP, port: 587,\n"
+        "   decision: never, by: Ana, reason: no mail, at: 2026-03-01T00:00:00Z}\n"
+    )
+    plain = PortPolicyRecommender().fit(capture)
+    assert set(plain.evidence_["port"]) == {80, 587, 6379}
+    for given in (file, str(file), read_decisions(file)):
+        one = clone(PortPolicyRecommender(decisions=given))
+        assert one.get_params()["decisions"] == given
+        assert set(one.fit(capture).evidence_["port"]) == {80, 6379}
+        assert one.report_["decisions"][0]["edges"] == 1
+        # What never may be is not missed, nor counted where it is allowed.
+        assert one.score(capture) == 1
+        assert one.set_params(decisions=()).score(capture) < 1
+    found = cross_validate(
+        PortPolicyRecommender(decisions=file), capture.flows(), cv=RollingOrigin(3),
+        error_score="raise",
+    )["test_score"]  # fmt: skip
+    assert found.tolist() == [1, 1, 1]
+    with pytest.raises(PolicyError, match="no such file"):
+        PortPolicyRecommender(decisions=tmp_path / "no.yaml").fit(capture)
 
 
 def test_no_training_record_reaches_beyond_the_origin(capture: Capture) -> None:
