@@ -1,7 +1,8 @@
 """Apply the analyst's decisions: to what was sorted, and to the rules made of it. Pure.
 
-``learn`` overrules what was kept out because it was scanned, answered one-sidedly, refused, failed,
-denied, unanswered or on a port that changes. ``never`` removes; where both match, ``never`` wins.
+``learn`` overrules what was kept out because it was scanned, a first contact, answered one-sidedly,
+refused, failed, denied, unanswered or on a port that changes. ``never`` removes; where both
+match, ``never`` wins.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from portforge.recommend._rules import Learned
 
 __all__ = ["Decided", "decide", "decide_rules"]
 
-_LEARNABLE = frozenset({"scan", "one_sided", "denied", "refused", "failed", "unanswered"})
+_LEARNABLE = frozenset(
+    {"scan", "first_time", "one_sided", "denied", "refused", "failed", "unanswered"}
+)
 
 
 @dataclass(frozen=True)

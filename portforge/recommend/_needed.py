@@ -20,7 +20,7 @@ from portforge.schema import Verdict
 __all__ = ["ANSWERED", "KEPT_OUT", "kept_out"]
 
 ANSWERED = (Verdict.ALLOWED, Verdict.AUDITED)
-KEPT_OUT = ("never", "one_sided", "port_zero", "scan", "unanswered")
+KEPT_OUT = ("first_time", "never", "one_sided", "port_zero", "scan", "unanswered")
 """The findings that are reason enough to deny what was answered."""
 
 _EDGE = ["namespace", "workload_kind", "workload", "direction", "protocol", "port", "target_port"]

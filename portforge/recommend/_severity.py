@@ -106,6 +106,7 @@ class Rule:
 
 RULES: Mapping[str, Rule] = {
     "scan": Rule(Level.MEDIUM, Level.HIGH, (_inside, _let_in), (_noise,)),
+    "first_time": Rule(Level.MEDIUM, Level.HIGH, (_crosses, _many)),
     "one_sided": Rule(Level.LOW, Level.HIGH, (_sensitive, _many)),
     "never": Rule(Level.LOW, Level.HIGH, (_sensitive, _going_on)),
     "denied": Rule(Level.LOW, Level.HIGH, (_sensitive, _many)),

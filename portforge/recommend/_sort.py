@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from portforge.recommend._edges import Edge, Party, party
 from portforge.recommend._findings import KINDS, ONLY_INSIDE, Left
+from portforge.recommend._first_time import find_first_time
 from portforge.recommend._options import Options
 from portforge.recommend._scans import Scans, find_scans
 from portforge.schema import Direction, PeerKind, Protocol, Verdict
@@ -44,6 +45,9 @@ def sort_edges(edges: list[Edge], options: Options) -> tuple[list[Edge], list[Le
             learned.append(edge)
         elif found[0] != "listening":
             left.append(Left(edge, *found))
+    first = find_first_time(learned, options)
+    left += [Left(edge, "first_time", reason) for edge, reason in first.items()]
+    learned = [edge for edge in learned if edge not in first]
     return learned, left + _listeners(edges, learned, options)
 
 

@@ -96,7 +96,7 @@ def status_of(seen: Seen, window: Window, options: Options) -> Status:
         *_uncovered(items, covered, options),
         *_new(items, window),
         *_unused(seen),
-        *_one_sided(seen),
+        *_kept_out(seen),
         *_callers(seen, items[Direction.INGRESS][1]),
     ]
     until = max((m.until for m in missing if m.until and m.until > window.end), default=None)
@@ -243,20 +243,26 @@ def _unused(seen: Seen) -> Iterable[_Missing]:
         )
 
 
-def _one_sided(seen: Seen) -> Iterable[_Missing]:
-    """What was kept out may have been a scan, or a need that says little: nobody knows yet."""
-    found = {
-        f"{edge.protocol} {edge.port} {_WITH[edge.direction]} {peer_text(edge.peer)}"
-        for edge in (
-            one.edge for one in seen.left if one.kind == "one_sided" and one.decision is None
-        )
-    }
-    if found:
-        yield _Missing(
-            "one-sided answers",
-            f"kept out, answered with next to nothing and seldom ({_some(found)}): decide learn "
-            "or never",
-        )
+def _kept_out(seen: Seen) -> Iterable[_Missing]:
+    """What was kept out may have been an attack, or a need: nobody knows yet."""
+    for kind, (name, what) in _UNDECIDED.items():
+        found = {
+            f"{edge.protocol} {edge.port} {_WITH[edge.direction]} {peer_text(edge.peer)}"
+            for edge in (
+                one.edge
+                for one in seen.left
+                if one.kind == kind and one.decision is None and not one.learned
+            )
+        }
+        if found:
+            yield _Missing(name, f"kept out, {what} ({_some(found)}): decide learn or never")
+
+
+_UNDECIDED = {
+    "one_sided": ("one-sided answers", "answered with next to nothing and seldom"),
+    "first_time": ("first contacts", "late and on one day only, on a sensitive port"),
+}
+"""What ``ready`` waits for a decision on: the name of what is missing, and how it was seen."""
 
 
 def _callers(seen: Seen, peers: _Items) -> Iterable[_Missing]:
