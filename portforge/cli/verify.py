@@ -54,11 +54,16 @@ def _show(found: Verification, strict: bool) -> None:
         console.print(f"{heading}{f' ({more} more)' if more > 0 else ''}:")
         for _, row in causes.head(_EXAMPLES).iterrows():
             console.print(_example(row), soft_wrap=True)
-    if found.unrestricted:
-        names = ", ".join(found.unrestricted[:_EXAMPLES])
-        more = len(found.unrestricted) - _EXAMPLES
-        names += f" and {more} more" if more > 0 else ""
-        console.print(f"No policy, so allowed everything: {names}", soft_wrap=True)
+    bare = tuple(name for name in found.unrestricted if name not in found.expired)
+    for heading, named in (
+        ("No policy, so allowed everything", bare),
+        ("The policy has expired, so allowed everything", found.expired),
+        ("Nothing answered was seen of, so not judged", found.unseen),
+    ):
+        if named:
+            more = len(named) - _EXAMPLES
+            names = ", ".join(named[:_EXAMPLES]) + (f" and {more} more" if more > 0 else "")
+            console.print(f"{heading}: {names}", soft_wrap=True)
     told = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in found.records.items())
     console.print(f"{found.judged} workloads judged; answered records: {told}", soft_wrap=True)
     console.print("holds" if found.holds(strict=strict) else "does not hold")
@@ -88,8 +93,8 @@ def command(
     """Say whether the POLICIES (file or folder) allow all that was answered in a CAPTURE.
 
     Every policy is judged as if it were in Enforce. What recommend keeps out as a scan, or as
-    UDP that nobody answered, may be denied. Workloads without a policy are allowed everything,
-    and are named.
+    UDP that nobody answered, may be denied. Named are workloads that nothing restricts (no policy,
+    or it has expired), and those of which nothing answered was seen.
     """
     from portforge.capture import open_capture
     from portforge.policy import read_policies

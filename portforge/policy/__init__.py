@@ -1,7 +1,8 @@
 """PortPolicy: what it is, its YAML, what it means, who approved it. Applies nothing.
 
 Reading and writing: :func:`read_policies`, :func:`to_yaml`, :func:`write_policies`, :func:`lint`.
-Meaning: :func:`judge` (the oracle), :func:`simulate`, :func:`explain`, :func:`diff`.
+Meaning: :func:`judge` (the oracle), :func:`simulate`, :func:`compare`, :func:`explain`,
+:func:`diff`.
 Approval: :func:`digest`, :func:`approve`, :func:`verify_approval`.
 """
 
@@ -26,12 +27,14 @@ from portforge.policy._write import write_policies
 from portforge.policy._yaml import to_yaml
 
 if TYPE_CHECKING:
+    from portforge.policy._compare import Comparison, compare
     from portforge.policy._explain import explain
     from portforge.policy._simulate import Simulation, simulate
 
 __all__ = [
     "Approval",
     "Change",
+    "Comparison",
     "Diff",
     "Entity",
     "Established",
@@ -42,6 +45,7 @@ __all__ = [
     "Rule",
     "Simulation",
     "approve",
+    "compare",
     "diff",
     "digest",
     "explain",
@@ -55,7 +59,13 @@ __all__ = [
 ]
 
 # These need pandas, which the agent's image does not have: loaded when asked for.
-_LATER = {"explain": "_explain", "Simulation": "_simulate", "simulate": "_simulate"}
+_LATER = {
+    "Comparison": "_compare",
+    "Simulation": "_simulate",
+    "compare": "_compare",
+    "explain": "_explain",
+    "simulate": "_simulate",
+}
 
 
 def __getattr__(name: str) -> object:

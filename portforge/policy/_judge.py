@@ -28,11 +28,16 @@ _ENTITY_KINDS = {
 
 
 class Judgement(NamedTuple):
-    """The decision, the id of the rule that made it (None: no rule did), and why."""
+    """The decision, the id of the rule that made it (None: no rule did), and why.
+
+    ``nearest`` is the rule for this port where it did not let the peer in, could not tell, or has
+    expired.
+    """
 
     verdict: Decision
     rule: str | None
     reason: str
+    nearest: str | None = None
 
 
 @lru_cache(maxsize=65536)
@@ -138,6 +143,13 @@ def judge(
     ):
         return Judgement("allowed", None, "own node")
     if rule is not None and peer.ip is None:
-        return Judgement("uncertain", None, f"rule {rule.id} names peers, the peer was not kept")
-    reason = f"no rule for {protocol} {port}" if rule is None else f"peer not in rule {rule.id}"
-    return Judgement("denied" if policy.mode is Mode.ENFORCE else "audited", None, reason)
+        reason = f"rule {rule.id} names peers, the peer was not kept"
+        return Judgement("uncertain", None, reason, rule.id)
+    refused: Decision = "denied" if policy.mode is Mode.ENFORCE else "audited"
+    if rule is not None:
+        return Judgement(refused, None, f"peer not in rule {rule.id}", rule.id)
+    expired = _rule_for(rules, protocol, port, None)
+    if expired is not None:
+        reason = f"rule {expired.id} for {protocol} {port} has expired"
+        return Judgement(refused, None, reason, expired.id)
+    return Judgement(refused, None, f"no rule for {protocol} {port}")

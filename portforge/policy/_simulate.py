@@ -1,6 +1,6 @@
 """What policies would have done to recorded flows: the oracle asked about every distinct flow.
 
-Frame in, :class:`Simulation` out. Reads no capture and changes nothing.
+Frame in, :class:`Simulation` out. Reads no capture and changes nothing. ``_tally`` counts.
 """
 
 from __future__ import annotations
@@ -14,19 +14,16 @@ from typing import Any, cast
 import pandas as pd
 
 from portforge.errors import CaptureError
-from portforge.policy._judge import Decision, Judgement, judge
+from portforge.policy import _tally as tally
+from portforge.policy._judge import Judgement, judge
 from portforge.policy._model import Mode, PortPolicy
-from portforge.schema import Direction, Peer, PeerKind, Verdict, Workload
+from portforge.policy._tally import DECISIONS, KEY, WORKLOAD
+from portforge.schema import Peer, PeerKind, Verdict, Workload
 
-__all__ = ["DECISIONS", "Simulation", "simulate"]
+__all__ = ["DECISIONS", "Simulation", "decide", "records", "simulate"]
 
-DECISIONS: tuple[Decision, ...] = ("allowed", "denied", "audited", "uncertain")
-
-_WORKLOAD = ["namespace", "workload_kind", "workload"]
-_PEER = ["peer_ip", "peer_kind", "peer_namespace", "peer_workload_kind", "peer_workload"]
-_KEY = [*_WORKLOAD, "node", "direction", "protocol", "port", *_PEER]
-_NEEDED = [*_KEY, "verdict", "connections", "first_seen"]
-_EXAMPLE = ["first_seen", *_WORKLOAD, "direction", "protocol", "port", *_PEER, "verdict"]
+_NEEDED = [*KEY, "verdict", "connections", "first_seen"]
+_ADDED = ["decision", "decided_by", "reason", "nearest"]
 
 
 @dataclass(frozen=True)
@@ -35,11 +32,18 @@ class Simulation:
 
     Attributes
     ----------
-    frame: the flows with ``decision``, ``decided_by`` (rule id, null where no rule did) and
-        ``reason``. Listeners without traffic are no flows: their decision is null.
-    workloads: connections by decision, one row for each workload seen or with a policy, and
-        ``denied_answered``: those denied or audited that had been answered when recorded.
-    rules: connections each rule allowed; 0 where a rule was not used.
+    frame: what was judged, with ``decision``, ``decided_by`` (rule id, null where no rule did),
+        ``nearest`` (the rule for the port where it was not it that decided) and ``reason``.
+        Listeners without traffic are no flows: their decision is null.
+    workloads: connections by decision, one row for each workload seen or with a policy; of the
+        allowed, of the denied or audited, and of the uncertain those that had been answered when
+        recorded (``allowed_answered`` and so on); ``broken``: something answered is denied or
+        audited, be it a connection that was open already and is not counted.
+    rules: the same counts for each rule: what it allowed, and what came to its port and was
+        denied or uncertain because of the peer; ``used``: it allowed something.
+    causes: one row for each workload, direction and reason for which something is denied, audited
+        or uncertain: the ``rule`` that came nearest, how many records and connections, of these
+        how many had been answered, and the first example.
     denied: the first flow of each distinct (workload, direction, port, peer) denied or
         audited, oldest first.
     mode: what was judged as, None where each policy's own mode was.
@@ -48,6 +52,7 @@ class Simulation:
     frame: pd.DataFrame = field(repr=False)
     workloads: pd.DataFrame
     rules: pd.DataFrame = field(repr=False)
+    causes: pd.DataFrame = field(repr=False)
     denied: pd.DataFrame = field(repr=False)
     mode: Mode | None = None
 
@@ -59,33 +64,44 @@ class Simulation:
     @property
     def flows(self) -> dict[str, int]:
         """Rows of the capture by decision, over everything."""
-        found = self.frame["decision"].value_counts()
-        return {decision: int(found.get(decision, 0)) for decision in DECISIONS}
+        rows = self.frame["rows"] if "rows" in self.frame else self.frame["decision"].notna()
+        return {d: int(rows[self.frame["decision"] == d].sum()) for d in DECISIONS}
 
     @property
     def any_denied(self) -> bool:
         """Whether any flow would be denied, be it with no connection counted."""
         return bool((self.frame["decision"] == "denied").any())
 
+    def examples(self, most: int = 3) -> pd.DataFrame:
+        """The first ``most`` causes of each workload: what had worked first, then the costliest."""
+        first = self.causes.groupby(WORKLOAD, dropna=False, sort=False).head(most)
+        return first.sort_values(WORKLOAD, kind="stable", ignore_index=True)
+
     def to_json(self, examples: int = 10) -> str:
-        """The summary and the first ``examples`` denials, as JSON with sorted keys."""
+        """The summary and each workload's first ``examples`` causes, as JSON with sorted keys."""
         content = {
             "schema": 1,
             "mode": None if self.mode is None else str(self.mode),
             "connections": self.counts,
             "flows": self.flows,
-            "workloads": _records(self.workloads),
-            "rules": _records(self.rules),
-            "denied": _records(self.denied.head(examples)),
+            "workloads": records(self.workloads),
+            "rules": records(self.rules),
+            "causes": records(self.examples(examples)),
+            "causes_total": len(self.causes),
+            "denied": records(self.denied.head(examples)),
             "denied_distinct": len(self.denied),
         }
-        return json.dumps(content, indent=2, sort_keys=True)
+        return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
 
     def _repr_html_(self) -> str:
-        return self.workloads.to_html(index=False, escape=True)
+        parts = [self.workloads.to_html(index=False, escape=True)]
+        if len(self.causes):
+            parts.append(self.examples().to_html(index=False, escape=True, na_rep="–"))
+        return "\n".join(parts)
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as JSON data, instants in ISO form."""
     text = frame.to_json(orient="records", date_format="iso", date_unit="us")
     return cast(list[dict[str, Any]], json.loads(text))
 
@@ -95,7 +111,7 @@ def _text(value: object) -> str | None:
 
 
 def _judged(row: dict[str, Any], by_workload: dict[Workload, PortPolicy], now: Any) -> Judgement:
-    owner = Workload(*(_text(row[name]) or "" for name in _WORKLOAD))
+    owner = Workload(*(_text(row[name]) or "" for name in WORKLOAD))
     peer = Peer(
         _text(row["peer_ip"]),
         PeerKind(row["peer_kind"]),
@@ -114,56 +130,35 @@ def _judged(row: dict[str, Any], by_workload: dict[Workload, PortPolicy], now: A
     )
 
 
-def _decide(
+def decide(
     flows: pd.DataFrame, policies: Iterable[PortPolicy], now: datetime | None
 ) -> pd.DataFrame:
-    """``flows`` with decision, decided_by and reason; each distinct key is judged once."""
-    key = flows[_KEY].astype(object)
-    group = key.groupby(_KEY, dropna=False, sort=False).ngroup()
-    distinct = key.loc[~group.duplicated()]
+    """``flows`` with the columns of the judgement; each distinct key is judged once.
+
+    Raises
+    ------
+    CaptureError: ``flows`` lacks columns of contract 1.
+    """
+    place = "node" if "own_node" not in flows.columns else "own_node"
+    missing = [name for name in [*_NEEDED, place] if name not in flows.columns]
+    if missing:
+        raise CaptureError(
+            f"flows lack the columns {', '.join(missing)}",
+            remedy="give the frame that Capture.flows() or Capture.aggregated() returns",
+        )
+    flows = flows.reset_index(drop=True)
+    key = flows[[*KEY, place]].astype(object)
+    if place == "own_node":  # an edge has no node of its own, but says whether the peer is it
+        key["node"] = key["peer_workload"].where(key.pop("own_node").astype(bool), None)
+    group = key.groupby([*KEY, "node"], dropna=False, sort=False).ngroup()
+    distinct = key.loc[~group.duplicated()].to_dict("records")
     by_workload = {policy.workload: policy for policy in policies}
-    judged = [
-        _judged(dict(zip(_KEY, row, strict=True)), by_workload, now)
-        for row in distinct.itertuples(index=False, name=None)
-    ]
-    columns = ["decision", "decided_by", "reason"]
-    table = pd.DataFrame(judged, columns=columns, dtype="str").reindex(group)
-    table.loc[(flows["verdict"] == Verdict.LISTENING).to_numpy(), columns] = None
-    return flows.assign(**{name: table[name].to_numpy() for name in columns}).astype(
-        dict.fromkeys(columns, "str")
+    judged = [_judged({str(k): v for k, v in row.items()}, by_workload, now) for row in distinct]
+    table = pd.DataFrame(judged, columns=_ADDED, dtype="str").reindex(group)
+    table.loc[(flows["verdict"] == Verdict.LISTENING).to_numpy(), _ADDED] = None
+    return flows.assign(**{name: table[name].to_numpy() for name in _ADDED}).astype(
+        dict.fromkeys(_ADDED, "str")
     )
-
-
-def _workloads(frame: pd.DataFrame, policies: list[PortPolicy]) -> pd.DataFrame:
-    seen = frame.loc[frame["decision"].notna()]
-    count = seen["connections"].astype("int64")
-    parts = {d: count.where(seen["decision"] == d, 0) for d in DECISIONS}
-    against = seen["decision"].isin(["denied", "audited"])
-    answered = seen["verdict"].isin([Verdict.ALLOWED, Verdict.AUDITED])
-    parts["denied_answered"] = count.where(against & answered, 0)  # type: ignore[index]
-    keys = [seen[name].astype(object) for name in _WORKLOAD]
-    total = pd.DataFrame(parts).groupby(keys, dropna=False).sum().reset_index()
-    names = {tuple(policy.workload): policy.name for policy in policies}
-    idle = pd.DataFrame(sorted(names), columns=_WORKLOAD, dtype=object)
-    merged = idle.merge(total, how="outer", on=_WORKLOAD)
-    merged[list(parts)] = merged[list(parts)].fillna(0).astype("int64")
-    owners = zip(*(merged[name] for name in _WORKLOAD), strict=True)
-    merged.insert(3, "policy", [names.get(owner) for owner in owners])
-    merged = merged.astype(dict.fromkeys([*_WORKLOAD, "policy"], "str"))
-    return merged.sort_values(_WORKLOAD, ignore_index=True)
-
-
-def _rules(frame: pd.DataFrame, policies: list[PortPolicy]) -> pd.DataFrame:
-    decided = frame.loc[frame["decided_by"].notna()]
-    keys = [decided[name].astype(object) for name in (*_WORKLOAD, "decided_by")]
-    used = decided["connections"].groupby(keys).sum().to_dict()
-    rows = [
-        (p.namespace, p.name, str(direction), rule.id, int(used.get((*p.workload, rule.id), 0)))
-        for p in sorted(policies, key=lambda p: p.workload)
-        for direction in Direction
-        for rule in p.rules(direction) or ()
-    ]
-    return pd.DataFrame(rows, columns=["namespace", "policy", "direction", "rule", "connections"])
 
 
 def simulate(
@@ -178,7 +173,8 @@ def simulate(
     Parameters
     ----------
     policies: linted, one for each workload; a workload without one is allowed everything.
-    flows: rows of contract 1, as ``Capture.flows()`` gives them.
+    flows: rows of contract 1, as ``Capture.flows()`` gives them, or the edges of
+        ``Capture.aggregated()``: these give the same counts and causes, and are far fewer.
     mode_override: judge as if every policy were in this mode.
     now: see :func:`portforge.policy.judge`.
 
@@ -186,23 +182,15 @@ def simulate(
     ------
     CaptureError: ``flows`` lacks columns of contract 1.
     """
-    missing = [name for name in _NEEDED if name not in flows.columns]
-    if missing:
-        raise CaptureError(
-            f"flows lack the columns {', '.join(missing)}",
-            remedy="give the frame that Capture.flows() returns",
-        )
     known = list(policies)
     if mode_override is not None:
         known = [policy.model_copy(update={"mode": mode_override}) for policy in known]
-    frame = _decide(flows.reset_index(drop=True), known, now)
-    against = frame.loc[frame["decision"].isin(["denied", "audited"])]
-    order = against.sort_values(["first_seen", *_KEY], kind="stable")
-    first = order.loc[~order.astype(dict.fromkeys(_KEY, object)).duplicated(_KEY)]
+    frame = decide(flows, known, now)
     return Simulation(
         frame=frame,
-        workloads=_workloads(frame, known),
-        rules=_rules(frame, known),
-        denied=first[[*_EXAMPLE, "decision", "reason"]].reset_index(drop=True),
+        workloads=tally.by_workload(frame, known),
+        rules=tally.by_rule(frame, known),
+        causes=tally.causes(frame),
+        denied=tally.denials(frame),
         mode=mode_override,
     )

@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, cast
 
 import pandas as pd
 
 from portforge.capture import Capture
 from portforge.errors import CaptureError
-from portforge.policy import Mode, PortPolicy, simulate
+from portforge.policy import Mode, PortPolicy
+from portforge.policy._simulate import decide, records
+from portforge.policy._tally import PEER, WORKLOAD, causes
 from portforge.recommend._decisions import Decision
 from portforge.recommend._edges import peer_text
 from portforge.recommend._needed import ANSWERED, kept_out
@@ -21,10 +22,8 @@ from portforge.schema import Peer
 
 __all__ = ["Verification", "verify"]
 
-_WORKLOAD = ["namespace", "workload_kind", "workload"]
-_PEER = ["peer_ip", "peer_kind", "peer_namespace", "peer_workload_kind", "peer_workload"]
-_CAUSE = [*_WORKLOAD, "direction", "reason"]
-_COLUMNS = [*_CAUSE, "records", "connections", "first_seen", "protocol", "port", "peer", "node"]
+_CAUSE = [*WORKLOAD, "direction", "rule", "reason"]
+_COLUMNS = [*_CAUSE, "records", "connections", "first_seen", "protocol", "port", "peer"]
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,16 @@ class Verification:
     Attributes
     ----------
     denied, uncertain, left_out: one row for each workload, direction and cause (no rule for the
-        port, or the peer is not in a rule), with the first example and how many records and
-        connections it stands for. ``left_out`` was answered and is denied, too, but is a scan,
-        UDP nobody answered, or decided against: see :func:`portforge.recommend.kept_out`.
+        port, the peer is not in a rule, the rule has expired), with the ``rule`` that came
+        nearest, the first example, and how many records and connections it stands for.
+        ``left_out`` was answered and is denied, too, but is a scan, UDP nobody answered, or
+        decided against: see :func:`portforge.recommend.kept_out`.
     records: answered records by decision.
-    judged: workloads with a policy that were seen.
-    unrestricted: workloads seen that have no policy, as ``namespace/kind/name``.
+    judged: workloads with a policy that were seen and restricted.
+    unrestricted: workloads seen that nothing restricts, as ``namespace/kind/name``.
+    expired: of these, the ones whose policy has expired.
+    unseen: workloads of policies that had nothing answered in the window: nothing is known of
+        what these policies would break.
     """
 
     denied: pd.DataFrame
@@ -48,6 +51,8 @@ class Verification:
     records: dict[str, int]
     judged: int
     unrestricted: tuple[str, ...]
+    expired: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
 
     def holds(self, *, strict: bool = False) -> bool:
         """Whether nothing answered is denied and, if ``strict``, nothing is uncertain."""
@@ -61,8 +66,8 @@ class Verification:
             "strict": strict,
             "records": self.records,
             "judged": self.judged,
-            "unrestricted": list(self.unrestricted),
-            **{name: _records(getattr(self, name)) for name in ("denied", "uncertain", "left_out")},
+            **{name: list(getattr(self, name)) for name in ("unrestricted", "expired", "unseen")},
+            **{name: records(getattr(self, name)) for name in ("denied", "uncertain", "left_out")},
         }
         return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
 
@@ -94,10 +99,10 @@ def verify(
     ------
     CaptureError: nothing in the window, or no workload of the policies was seen in it.
     """
-    known = list(policies)
-    flows = capture.flows(since, until)
-    flows = flows[flows["verdict"].isin(ANSWERED)].reset_index(drop=True)
-    seen = set(flows[_WORKLOAD].dropna().itertuples(index=False, name=None))
+    known = [policy.model_copy(update={"mode": Mode.ENFORCE}) for policy in policies]
+    every = capture.aggregated(since, until)
+    edges = every[every["verdict"].isin(ANSWERED)]
+    seen = set(edges[WORKLOAD].dropna().itertuples(index=False, name=None))
     mine = {tuple(policy.workload) for policy in known}
     if not seen & mine:
         raise CaptureError(
@@ -105,41 +110,42 @@ def verify(
             place=str(capture.files.root),
             remedy="check that policies and capture are of the same cluster, or widen the window",
         )
-    frame = simulate(known, flows, mode_override=Mode.ENFORCE, now=now).frame
-    aside = kept_out(frame, capture.aggregated(since, until), options, decisions).notna()
+    gone = {
+        tuple(policy.workload)
+        for policy in known
+        if policy.expires_at is not None and now is not None and policy.expires_at <= now
+    }
+    frame = decide(edges, known, now)
+    aside = kept_out(frame, every, options, decisions).notna()
     denied = frame["decision"] == "denied"
     parts = {
         "denied": denied & ~aside,
         "uncertain": frame["decision"] == "uncertain",
         "left_out": denied & aside,
     }
+    rows = frame["rows"]
     return Verification(
         **{name: _causes(frame[chosen]) for name, chosen in parts.items()},
         records={
-            "allowed": int((frame["decision"] == "allowed").sum()),
-            **{name: int(chosen.sum()) for name, chosen in parts.items()},
+            "allowed": int(rows[frame["decision"] == "allowed"].sum()),
+            **{name: int(rows[chosen].sum()) for name, chosen in parts.items()},
         },
-        judged=len(seen & mine),
-        unrestricted=tuple("/".join(owner) for owner in sorted(seen - mine)),
+        judged=len((seen & mine) - gone),
+        unrestricted=_names((seen - mine) | (seen & gone)),
+        expired=_names(seen & gone),
+        unseen=_names(mine - seen),
     )
+
+
+def _names(workloads: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple("/".join(owner) for owner in sorted(workloads))
 
 
 def _causes(rows: pd.DataFrame) -> pd.DataFrame:
     """One row for each cause, with its first example; the costliest first."""
+    found = causes(rows)
     peers = [
         peer_text(Peer(*(value if isinstance(value, str) else None for value in row)))  # type: ignore[arg-type]
-        for row in rows[_PEER].itertuples(index=False, name=None)
+        for row in found[PEER].itertuples(index=False, name=None)
     ]
-    order = rows.assign(peer=peers).sort_values(
-        ["first_seen", *_CAUSE, "protocol", "port", "peer", "node"], kind="stable"
-    )
-    grouped = order.groupby(_CAUSE, sort=True, dropna=False)
-    sums = grouped["connections"].agg(records="size", connections="sum").reset_index()
-    first = order.drop_duplicates(_CAUSE).drop(columns="connections")
-    found = sums.merge(first, on=_CAUSE, how="left")[_COLUMNS]
-    return found.sort_values("connections", ascending=False, kind="stable", ignore_index=True)
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    text = frame.to_json(orient="records", date_format="iso", date_unit="us")
-    return cast(list[dict[str, Any]], json.loads(text))
+    return found.assign(peer=pd.Series(peers, dtype="str"))[_COLUMNS]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -257,12 +259,66 @@ def test_simulate(folder: Path, capture: Path) -> None:
     assert "connections: 23 allowed, 101 denied, 0 audited, 0 uncertain" in told
     assert "1 rule(s) nothing used:\n  shop/deployment-web in-tcp-80\n" in told
     assert (
-        "\n  2026-03-02 08:00:00Z shop/web ingress TCP 22 from external (192.0.2.9): "
-        "denied, no rule for TCP 22 (was refused)\n"
+        "\n  shop/Deployment/web\n"
+        "    ingress denied, no rule for TCP 22: 101 connections, none had worked; "
+        "first 2026-03-02 08:00:00Z TCP 22 from external (192.0.2.9), refused\n"
     ) in told
     content = json.loads(ok("simulate", folder / "policies", capture, "--json"))
     assert content["connections"]["denied"] == 101
     assert content["mode"] == "Enforce"
+    assert [(c["reason"], c["connections"]) for c in content["causes"]] == [
+        ("no rule for TCP 22", 101)
+    ]
+
+
+def test_simulate_a_window(folder: Path, capture: Path) -> None:
+    late = row("web", "ingress", "TCP", 443, "front", at=30, connections=7)
+    write_capture(capture, [late])
+    args = ("simulate", folder / "policies", capture)
+    assert "23 allowed, 108 denied" in ok(*args)
+    assert "0 allowed, 7 denied" in ok(*args, "--since", "1h")
+    assert "23 allowed, 101 denied" in ok(*args, "--until", "2026-03-02T09:00:00Z")
+    wrong = run(*args, "--since", "2027-01-01T00:00:00Z").exception
+    assert isinstance(wrong, CaptureError)
+
+
+def test_simulate_in_each_policys_own_mode(folder: Path, capture: Path) -> None:
+    for mode, told in (
+        ("Record", "124 allowed, 0 denied, 0 audited"),
+        ("Audit", "23 allowed, 0 denied, 101 audited"),
+    ):
+        mine = folder / f"own-{mode}"
+        shutil.copytree(folder / "policies", mine)
+        for file in mine.rglob("*.yaml"):
+            file.write_text(re.sub(r"mode: \w+", f"mode: {mode}", file.read_text()))
+        assert told in ok("simulate", mine, capture, "--mode", "own")
+        assert "23 allowed, 101 denied" in ok("simulate", mine, capture), "as if enforced"
+
+
+def test_simulate_against_other_policies(folder: Path, capture: Path) -> None:
+    none = folder / "closed"
+    shutil.copytree(folder / "policies", none)
+    for file in none.rglob("*.yaml"):
+        text = file.read_text()
+        assert "port: 90" in text
+        file.write_text(text.replace("port: 90", "port: 91").replace("tcp-90", "tcp-91"))
+    policies = folder / "policies"
+    told = ok("simulate", none, capture, "--against", policies)
+    assert told == (
+        "Newly denied: 23 connections, all had worked\n"
+        "  shop/Deployment/web\n"
+        "    ingress denied, no rule for TCP 90 (before: allowed, any peer): 23 connections, "
+        "all had worked; first 2026-03-02 08:00:00Z TCP 90 from shop/front "
+        "(10.77.1.54), allowed\n"
+        "connections: 23 newly denied, 0 newly audited, 0 newly uncertain, 0 newly allowed, "
+        "101 as before\n"
+    )
+    gate = ("--fail-on-denied",)
+    ok("simulate", none, capture, "--against", policies, *gate, code=3)
+    assert "Newly allowed: 23" in ok("simulate", policies, capture, "--against", none, *gate)
+    same = json.loads(ok("simulate", policies, capture, "--against", policies, "--json"))
+    assert same["changes"] == []
+    assert same["connections"]["unchanged"] == 124
 
 
 def test_simulate_as_a_gate(folder: Path, capture: Path) -> None:

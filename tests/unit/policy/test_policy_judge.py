@@ -89,12 +89,26 @@ def test_own_node_may_probe_and_only_that() -> None:
     allowed = judge(
         policy(rule(80, PeerSelector(cidr="10.0.0.0/32"))), "ingress", "TCP", 80, OWN_NODE, "node-a"
     )
-    assert allowed == ("allowed", None, "own node")
+    assert allowed == ("allowed", None, "own node", None)
     assert verdict(policy(), OWN_NODE) == "allowed"
     assert verdict(policy(), OTHER_NODE) == "denied"
     assert verdict(policy(), OWN_NODE, "egress") == "denied"
     nameless = OWN_NODE._replace(workload=None)
     assert judge(policy(), "ingress", "TCP", 80, nameless, None).verdict == "denied"
+
+
+def test_the_nearest_rule_is_the_one_for_the_port() -> None:
+    front = PeerSelector(workload=Workload("shop", "Deployment", "front"))
+    given = policy(rule(80, front), rule(90, expiresAt="2020-01-01T00:00:00Z"))
+    lost = Peer(None, PeerKind.UNKNOWN)
+    for port, peer, expected in (
+        (80, FRONT, ("allowed", "r-80", "peer is shop/Deployment/front", None)),
+        (80, STRANGER, ("denied", None, "peer not in rule r-80", "r-80")),
+        (80, lost, ("uncertain", None, "rule r-80 names peers, the peer was not kept", "r-80")),
+        (90, FRONT, ("denied", None, "rule r-90 for TCP 90 has expired", "r-90")),
+        (99, FRONT, ("denied", None, "no rule for TCP 99", None)),
+    ):
+        assert judge(given, "egress", "TCP", port, peer, None, now=NOW) == expected
 
 
 def test_a_rule_that_matches_the_own_node_is_named() -> None:

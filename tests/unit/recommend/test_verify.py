@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,10 @@ from flow_rows import row, write_capture
 
 from portforge.capture import open_capture
 from portforge.cli import portforge
-from portforge.errors import CaptureError
-from portforge.policy import write_policies
+from portforge.errors import CaptureError, PolicyError
+from portforge.policy import PortPolicy, write_policies
 from portforge.recommend import recommend, verify
+from portforge.schema import Workload
 
 SHOP = Path(__file__).parents[3] / "datasets/shop"
 BEFORE = [
@@ -67,6 +70,7 @@ def test_what_would_break_is_named_once_with_its_first_example(policies: Path) -
         "first 2026-03-02 12:00:00Z TCP 443 to 192.0.2.7",
     ]
     assert "No policy, so allowed everything: shop/Deployment/cart" in result.stdout
+    assert "not judged" not in result.stdout
     assert result.stdout.endswith("does not hold\n")
 
 
@@ -79,6 +83,7 @@ def test_json_and_window(policies: Path) -> None:
         ("peer not in rule in-tcp-80", 2),
         ("no rule for TCP 443", 1),
     ]
+    assert [one["rule"] for one in found["denied"]] == ["in-tcp-80", None]
     assert found["denied"][0]["first_seen"].startswith("2026-03-02T10:00:00")
     early = run(policies, capture, "--json", "--until", "2026-03-02T09:00:00Z")
     assert early.exit_code == 0
@@ -126,3 +131,80 @@ def test_what_was_decided_against_may_be_denied(policies: Path) -> None:
     result = run(policies, capture, "--decisions", decisions)
     assert result.exit_code == 0, result.output
     assert "decided against:\n  shop/web egress: no rule for TCP 443" in result.stdout
+
+
+def _edited(policies: Path, change: Callable[[str], str]) -> Path:
+    for file in policies.rglob("*.yaml"):
+        file.write_text(change(file.read_text()))
+    return policies
+
+
+def test_a_policy_that_only_records_is_judged_as_if_enforced(policies: Path) -> None:
+    capture = write_capture(policies.parent / "after", AFTER)
+    for mode in ("Record", "Enforce"):
+        _edited(policies, lambda text, m=mode: re.sub(r"mode: \w+", f"mode: {m}", text))
+        assert run(policies, capture).exit_code == 3
+
+
+def test_an_expired_rule_breaks_what_it_allowed_and_is_named(policies: Path) -> None:
+    gone = "    expiresAt: 2020-01-01T00:00:00Z\n"
+    _edited(policies, lambda text: re.sub(r"(    port: 6379\n)", rf"\1{gone}", text))
+    result = run(policies, policies.parent / "before")
+    assert result.exit_code == 3, result.output
+    assert "shop/web egress: rule out-tcp-6379 for TCP 6379 has expired; 10" in result.stdout
+
+
+def test_an_expired_policy_restricts_nothing_and_that_is_said(policies: Path) -> None:
+    end = "spec:\n  expiresAt: 2020-01-01T00:00:00Z\n"
+    _edited(policies, lambda text: text.replace("spec:\n", end))
+    result = run(policies, write_capture(policies.parent / "after", AFTER))
+    assert result.exit_code == 0, result.output
+    assert "The policy has expired, so allowed everything: shop/Deployment/web\n" in result.stdout
+    assert "\n0 workloads judged; " in result.stdout
+    found = json.loads(run(policies, policies.parent / "after", "--json").stdout)
+    assert (found["judged"], found["expired"]) == (0, ["shop/Deployment/web"])
+
+
+def test_a_policy_that_allows_nothing_breaks_all_that_was_answered(policies: Path) -> None:
+    closed = PortPolicy(
+        namespace="shop",
+        name="deployment-web",
+        workload=Workload("shop", "Deployment", "web"),
+        ingress=[],
+        egress=[],
+    )
+    write_policies([closed], policies.parent / "closed")
+    found = json.loads(run(policies.parent / "closed", policies.parent / "before", "--json").stdout)
+    assert found["holds"] is False
+    assert [one["reason"] for one in found["denied"]] == [
+        "no rule for TCP 6379",
+        "no rule for TCP 80",
+    ]
+
+
+def test_a_policy_whose_workload_was_not_seen_is_named(policies: Path) -> None:
+    rows = [BEFORE[0], row("cart", "ingress", "TCP", 8080, "web", at=50)]
+    capture = write_capture(policies.parent / "two", rows)
+    made = recommend(open_capture(capture)).policies
+    write_policies(made, policies.parent / "for-two")
+    result = run(policies.parent / "for-two", capture, "--until", "2026-03-02T12:00:00Z")
+    assert result.exit_code == 0, result.output
+    assert "Nothing answered was seen of, so not judged: shop/Deployment/cart\n" in result.stdout
+    late = run(policies.parent / "for-two", capture, "--since", "1h", "--json")
+    assert json.loads(late.stdout)["unseen"] == ["shop/Deployment/web"]
+
+
+@pytest.mark.parametrize(
+    "since", ["2027-01-01T00:00:00Z", "2026-03-02T20:00:00Z"], ids=["after all", "in a gap"]
+)
+def test_a_window_without_data_is_an_error(policies: Path, since: str) -> None:
+    rows = [*BEFORE, row("web", "ingress", "TCP", 80, "client", at=50)]
+    capture = write_capture(policies.parent / "gap", rows)
+    result = run(policies, capture, "--since", since, "--until", "2026-03-03T08:00:00Z")
+    assert isinstance(result.exception, CaptureError), result.output
+
+
+def test_no_policies_are_an_error(policies: Path) -> None:
+    (policies.parent / "none").mkdir()
+    result = run(policies.parent / "none", policies.parent / "before")
+    assert isinstance(result.exception, PolicyError)
