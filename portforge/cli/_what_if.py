@@ -34,13 +34,14 @@ def _peer(row: pd.Series[Any]) -> str:
 
 def _worked(connections: int, answered: int) -> str:
     """How many, and how many of them had worked."""
-    if answered == connections and connections:
+    if answered == connections and connections > 1:
         told = "all had worked"
     elif answered:
-        told = f"{answered:,} had worked"
+        told = f"{answered:,} had worked" if connections > 1 else "had worked"
     else:
         told = "none had worked"
-    return f"{connections:,} connections, {told}"
+    noun = "connection" if connections == 1 else "connections"
+    return f"{connections:,} {noun}, {told}"
 
 
 def _cause(row: pd.Series[Any]) -> str:
@@ -55,7 +56,7 @@ def _cause(row: pd.Series[Any]) -> str:
     return (
         f"{row['direction']} {row['decision']}, {row['reason']}{was}: {counted}; "
         f"first {row['first_seen']:%Y-%m-%d %H:%M:%SZ} {row['protocol']} {row['port']} "
-        f"{arrow} {_peer(row)}, {row['verdict']}"
+        f"{arrow} {_peer(row)}, was {row['verdict']}"
     )
 
 

@@ -261,7 +261,7 @@ def test_simulate(folder: Path, capture: Path) -> None:
     assert (
         "\n  shop/Deployment/web\n"
         "    ingress denied, no rule for TCP 22: 101 connections, none had worked; "
-        "first 2026-03-02 08:00:00Z TCP 22 from external (192.0.2.9), refused\n"
+        "first 2026-03-02 08:00:00Z TCP 22 from external (192.0.2.9), was refused\n"
     ) in told
     content = json.loads(ok("simulate", folder / "policies", capture, "--json"))
     assert content["connections"]["denied"] == 101
@@ -309,7 +309,7 @@ def test_simulate_against_other_policies(folder: Path, capture: Path) -> None:
         "  shop/Deployment/web\n"
         "    ingress denied, no rule for TCP 90 (before: allowed, any peer): 23 connections, "
         "all had worked; first 2026-03-02 08:00:00Z TCP 90 from shop/front "
-        "(10.77.1.54), allowed\n"
+        "(10.77.1.54), was allowed\n"
         "connections: 23 newly denied, 0 newly audited, 0 newly uncertain, 0 newly allowed, "
         "101 as before\n"
     )
