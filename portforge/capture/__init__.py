@@ -1,8 +1,9 @@
-"""Open a capture and ask it: DuckDB inside, pandas outside. Reads only; judges and learns nothing.
+"""Open a capture and ask it: an engine inside, pandas outside. Reads only; learns nothing.
 
-``_files`` finds the files and checks what they say they are, ``_rows`` checks that the rows can
-be true, ``_remote`` keeps a copy of what lies in an object store, ``_times`` reads instants and
-durations, ``_capture`` asks the questions.
+``_files`` finds the files and checks what they say they are, ``_sums`` adds up the rows and
+checks that they can be true, ``_rows`` checks the losses and says what is impossible, ``_remote``
+keeps a copy of what lies in an object store, ``_times`` reads instants and durations,
+``_capture`` asks the questions.
 """
 
 from __future__ import annotations

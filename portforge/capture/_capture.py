@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -13,8 +12,10 @@ import pyarrow as pa
 
 from portforge.capture._files import Files, find_files
 from portforge.capture._remote import mirror
-from portforge.capture._rows import check_losses, check_rows
+from portforge.capture._rows import check_losses
 from portforge.capture._times import Instant, Window, instant, iso
+from portforge.engines import Engine, EngineError, open_engine
+from portforge.engines._duckdb import DuckDB, scan
 from portforge.errors import CaptureError
 from portforge.schema import COLUMNS, LOSS_SCHEMA, SORT_COLUMNS
 from portforge.store import store_url
@@ -26,13 +27,11 @@ Names = str | Sequence[str] | None
 _FLOW_COLUMNS = (*(column.name for column in COLUMNS), "cluster", "date")
 _ORDER = ", ".join(dict.fromkeys((*SORT_COLUMNS, *_FLOW_COLUMNS)))
 """Every column, so that equal captures give equal frames."""
-_EDGE = (
-    "namespace, workload_kind, workload, direction, protocol, port, target_port, peer_ip, "
-    "peer_kind, peer_namespace, peer_workload_kind, peer_workload, verdict, own_node"
-)
 
 
-def open_capture(path: str | Path, since: Instant = None, until: Instant = None) -> Capture:
+def open_capture(
+    path: str | Path, since: Instant = None, until: Instant = None, engine: str = "duckdb"
+) -> Capture:
     """Open the capture in the folder or object store ``path`` and check all of it.
 
     A URL (``s3://bucket/prefix``, or another that pyarrow knows) is copied into a cache first;
@@ -42,38 +41,47 @@ def open_capture(path: str | Path, since: Instant = None, until: Instant = None)
     ----------
     since, until: of an object store, copy and open only the days that this window needs. A
         folder is always opened as a whole. The questions cut to the minute.
+    engine: what sums up, by its name: see :mod:`portforge.engines`.
 
     Raises
     ------
     CaptureError: not a capture, empty, another schema version, a truncated or foreign file,
-        or rows that cannot be true; names the file and the remedy. Or the store refuses.
+        or rows that cannot be true; names the file and the remedy. Or the store refuses, or there
+        is no such engine.
+    HostError: the engine needs something that is not installed.
     """
+    runs = None if engine == "duckdb" else open_engine(engine)
     url = store_url(path)
-    return Capture(find_files(*mirror(url, since, until)) if url else find_files(Path(path)))
+    return Capture(find_files(*mirror(url, since, until)) if url else find_files(Path(path)), runs)
 
 
 class Capture:
     """A checked capture. Make one with :func:`open_capture`."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, engine: Engine | None = None) -> None:
+        # Ibis takes half a second, and not every command opens a capture.
+        from portforge.capture._sums import Sums
+
         self.files = files
-        self._db = duckdb.connect()
-        self._db.execute("SET TimeZone = 'UTC'")
+        own = DuckDB()
+        self._db = own.connection
         try:
             self._views()
-            check_rows(self._db)
+            if engine is not None:
+                engine.scan("flow_rows", files.flows)
+            self._sums = Sums(engine or own, str(files.root))
             check_losses(self._db)
-            _ = self._extent
-        except duckdb.Error as wrong:
+        except (duckdb.Error, EngineError) as wrong:
             raise _damaged(files, wrong) from None
+        _ = self._extent
 
     def _views(self) -> None:
-        self._db.execute(f"CREATE VIEW flow_rows AS {_scan(files=self.files.flows)}")
+        self._db.execute(f"CREATE VIEW flow_rows AS {scan(self.files.flows)}")
         columns = ", ".join(_FLOW_COLUMNS)
         self._db.execute(f"CREATE VIEW flows AS SELECT {columns} FROM flow_rows")  # noqa: S608
         loss_names = ", ".join(f'"{name}"' for name in LOSS_SCHEMA.names)
         if self.files.losses:
-            self._db.execute(f"CREATE VIEW loss_rows AS {_scan(files=self.files.losses)}")
+            self._db.execute(f"CREATE VIEW loss_rows AS {scan(self.files.losses)}")
         else:
             self._db.execute(
                 "CREATE VIEW loss_rows AS SELECT '' AS node, TIMESTAMPTZ 'epoch' AS interval_start,"
@@ -92,23 +100,21 @@ class Capture:
         )
 
     @cached_property
-    def _extent(self) -> tuple[int, int, int]:
-        """Rows, first and last instant in µs since the epoch."""
-        rows, first, last = self._db.execute(
-            "SELECT count(*), epoch_us(min(first_seen)), epoch_us(max(last_seen)) FROM flows"
-        ).fetchall()[0]
-        if not rows:
+    def _extent(self) -> Window:
+        """The first and the last instant."""
+        first, last = self._sums.first, self._sums.last
+        if first is None or last is None:
             raise CaptureError(
                 "the capture holds no rows",
                 place=str(self.files.root),
                 remedy="record some traffic first",
             )
-        return rows, first, last
+        return Window(first, last)
 
     @property
     def rows(self) -> int:
         """Number of flow records."""
-        return self._extent[0]
+        return self._sums.rows
 
     @cached_property
     def clusters(self) -> tuple[str, ...]:
@@ -123,10 +129,7 @@ class Capture:
         ------
         CaptureError: a time that cannot be read, or nothing was recorded between the two.
         """
-        start, end = (
-            datetime.fromtimestamp(us // 1_000_000, UTC).replace(microsecond=us % 1_000_000)
-            for us in self._extent[1:]
-        )
+        start, end = self._extent
         left = max(start, instant(since, end) or start)
         right = min(end, instant(until, end) or end)
         if left > right:
@@ -189,41 +192,19 @@ class Capture:
         Beside the sums: ``hours`` (sorted hours since the epoch in which it was seen), ``pods``
         and ``peer_names`` (sorted lists), and ``own_node`` (the peer is the pod's own node).
         """
-        test, values = self._where(since, until)
-        return self._frame(
-            f"""
-            WITH chosen AS (
-                SELECT *, peer_kind = 'node' AND peer_workload IS NOT DISTINCT FROM node AS own_node
-                FROM flows WHERE {test}
-            )
-            SELECT {_EDGE},
-                count(*) AS rows,
-                sum(connections)::BIGINT AS connections,
-                sum(bytes_sent)::BIGINT AS bytes_sent,
-                sum(bytes_received)::BIGINT AS bytes_received,
-                min(first_seen) AS first_seen,
-                max(last_seen) AS last_seen,
-                list_sort(list_distinct(flatten(list(range(
-                    epoch_us(first_seen) // 3600000000, epoch_us(last_seen) // 3600000000 + 1
-                ))))) AS hours,
-                list_sort(list_distinct(list(pod) FILTER (pod IS NOT NULL))) AS pods,
-                list_sort(list_distinct(list(peer_name) FILTER (peer_name IS NOT NULL)))
-                    AS peer_names
-            FROM chosen GROUP BY {_EDGE} ORDER BY {_EDGE}
-            """,  # noqa: S608
-            values,
-        )
+        return self._summed(self._sums.aggregated, since, until)
 
     def pods(self, since: Instant = None, until: Instant = None) -> pd.DataFrame:
         """One row per pod: its workload, node, and when it was first and last seen."""
-        test, values = self._where(since, until)
-        keys = "namespace, workload_kind, workload, pod, node"
-        return self._frame(
-            f"SELECT {keys}, min(first_seen) AS first_seen, max(last_seen) AS last_seen "  # noqa: S608
-            f"FROM flows WHERE workload IS NOT NULL AND pod IS NOT NULL AND {test} "
-            f"GROUP BY {keys} ORDER BY {keys}",
-            values,
-        )
+        return self._summed(self._sums.pods, since, until)
+
+    def _summed(
+        self, ask: Callable[[Window], pa.Table], since: Instant, until: Instant
+    ) -> pd.DataFrame:
+        try:
+            return _to_pandas(ask(self.window(since, until)))
+        except EngineError as wrong:
+            raise _damaged(self.files, wrong) from None
 
     def _where(self, since: Instant, until: Instant) -> tuple[str, list[object]]:
         window = self.window(since, until)
@@ -232,14 +213,6 @@ class Capture:
     def _frame(self, query: str, values: Sequence[object]) -> pd.DataFrame:
         answer = self._db.sql(query, params=list(values))
         return _to_pandas(answer.to_arrow_table()) if answer is not None else pd.DataFrame()
-
-
-def _scan(files: tuple[str, ...]) -> str:
-    names = ", ".join("'" + name.replace("'", "''") + "'" for name in files)
-    return (
-        f"SELECT * FROM read_parquet([{names}], filename = true, hive_partitioning = true, "  # noqa: S608
-        "hive_types = {'cluster': VARCHAR, 'date': DATE})"
-    )
 
 
 def _to_pandas(table: pa.Table) -> pd.DataFrame:
@@ -255,7 +228,7 @@ def _to_pandas(table: pa.Table) -> pd.DataFrame:
 _MAY_BE_NULL = {"target_port", "rtt_us"}
 
 
-def _damaged(files: Files, wrong: duckdb.Error) -> CaptureError:
+def _damaged(files: Files, wrong: Exception) -> CaptureError:
     text = str(wrong)
     place = next((f for f in (*files.flows, *files.losses) if f in text), str(files.root))
     return CaptureError(

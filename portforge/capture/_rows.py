@@ -1,4 +1,4 @@
-"""Check that the rows of a capture can be true. One pass in DuckDB; which rows mean what: not here.
+"""What is said of rows that cannot be true; the check of the losses. Flow records: ``_sums``.
 
 A single impossible row refuses the capture: whoever wrote it may have written others that only
 look possible.
@@ -6,37 +6,14 @@ look possible.
 
 from __future__ import annotations
 
+from urllib.parse import unquote, urlsplit
+
 import duckdb
 
 from portforge.errors import CaptureError
-from portforge.schema import COLUMNS, Direction, LossReason, PeerKind, Protocol, Verdict
+from portforge.schema import LossReason
 
-__all__ = ["check_losses", "check_rows"]
-
-
-def check_rows(connection: duckdb.DuckDBPyConnection) -> None:
-    """Refuse the view ``flow_rows`` where a row is impossible.
-
-    Raises
-    ------
-    CaptureError: names the file, what is wrong, and in how many of its rows.
-    """
-    checks = {
-        "port is outside 0–65535": "port NOT BETWEEN 0 AND 65535",
-        "target_port is outside 0–65535": "target_port NOT BETWEEN 0 AND 65535",
-        "last_seen is before first_seen": "last_seen < first_seen",
-        "rtt_us is negative": "rtt_us < 0",
-        **_unknown("verdict", Verdict),
-        **_unknown("direction", Direction),
-        **_unknown("protocol", Protocol),
-        **_unknown("peer_kind", PeerKind),
-    }
-    for counter in ("connections", "bytes_sent", "bytes_received", "retransmits"):
-        checks[f"{counter} is negative"] = f"{counter} < 0"
-    for column in COLUMNS:
-        if not column.nullable:
-            checks[f"{column.name} is null"] = f"{column.name} IS NULL"
-    _check(connection, "flow_rows", checks)
+__all__ = ["check_losses", "impossible"]
 
 
 def check_losses(connection: duckdb.DuckDBPyConnection) -> None:
@@ -44,40 +21,34 @@ def check_losses(connection: duckdb.DuckDBPyConnection) -> None:
 
     Raises
     ------
-    CaptureError: as :func:`check_rows`.
+    CaptureError: names the file, what is wrong, and in how many of its rows.
     """
+    reasons = ", ".join(f"'{reason}'" for reason in LossReason)
     checks = {
         "interval_end is before interval_start": "interval_end < interval_start",
         "count is negative": '"count" < 0',
-        **_unknown("reason", LossReason),
+        "unknown reason": f"reason NOT IN ({reasons})",
     }
     for name in ("node", "interval_start", "interval_end", "count"):
         checks[f"{name} is null"] = f'"{name}" IS NULL'
-    _check(connection, "loss_rows", checks)
-
-
-def _unknown(
-    column: str, known: type[Direction | LossReason | PeerKind | Protocol | Verdict]
-) -> dict[str, str]:
-    words = ", ".join(f"'{word}'" for word in known)
-    return {f"unknown {column}": f"{column} NOT IN ({words})"}
-
-
-def _check(connection: duckdb.DuckDBPyConnection, view: str, checks: dict[str, str]) -> None:
     counts = ", ".join(f"count(*) FILTER ({test})" for test in checks.values())
     bad = " OR ".join(f"({test})" for test in checks.values())
-    query = f"SELECT filename, {counts} FROM {view} WHERE {bad} GROUP BY ALL ORDER BY filename"  # noqa: S608
+    query = f"SELECT filename, {counts} FROM loss_rows WHERE {bad} GROUP BY ALL ORDER BY filename"  # noqa: S608
     found = connection.execute(query).fetchone()
-    if found is None:
-        return
-    file, *numbers = found
-    problems = [
+    if found is not None:
+        file, *numbers = found
+        raise impossible(str(file), dict(zip(checks, numbers, strict=True)))
+
+
+def impossible(file: str, problems: dict[str, int]) -> CaptureError:
+    """What is said of a file with rows that cannot be true, by how many of them."""
+    told = "; ".join(
         f"{name} in {number} {'row' if number == 1 else 'rows'}"
-        for name, number in zip(checks, numbers, strict=True)
+        for name, number in problems.items()
         if number
-    ]
-    raise CaptureError(
-        f"impossible rows: {'; '.join(problems)}",
-        place=str(file),
+    )
+    return CaptureError(
+        f"impossible rows: {told}",
+        place=unquote(urlsplit(file).path) if file.startswith("file:") else file,
         remedy="do not trust this file: remove it, or record again",
     )

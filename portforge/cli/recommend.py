@@ -58,6 +58,7 @@ Exit codes: 0 written; 1 the capture cannot be used, or the folder is not ours t
     type=click.Path(path_type=Path),
     help="YAML file of what must be learned, and what never may.",
 )
+@click.option("--engine", default="duckdb", show_default=True, help="What sums up; another: spark.")
 @click.option("--no-ranges", is_flag=True, help="Propose no port ranges for dynamic workloads.")
 @click.option(
     "--replace", is_flag=True, help="Replace policies that were approved or edited there, too."
@@ -71,6 +72,7 @@ def command(
     namespaces: tuple[str, ...],
     workloads: tuple[str, ...],
     decisions: Path | None,
+    engine: str,
     no_ranges: bool,
     replace: bool,
     as_json: bool,
@@ -83,7 +85,7 @@ def command(
     """
     with Console(stderr=True).status("opening the capture") as status:
         result = recommend(
-            open_capture(capture, since, until),
+            open_capture(capture, since, until, engine),
             since=since,
             until=until,
             namespaces=namespaces or None,

@@ -1,0 +1,45 @@
+"""What makes a flow record impossible, as Ibis conditions. Does not say what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+
+import ibis.expr.types as ir
+
+from portforge.schema import COLUMNS, Direction, PeerKind, Protocol, Verdict
+
+__all__ = ["TESTS"]
+
+Test = Callable[[ir.Table], ir.BooleanValue]
+
+
+def _not_a_port(name: str) -> Test:
+    return lambda rows: ~rows[name].between(0, 65535)
+
+
+def _negative(name: str) -> Test:
+    return lambda rows: rows[name] < 0
+
+
+def _unknown(name: str, known: type[StrEnum]) -> Test:
+    words = [word.value for word in known]
+    return lambda rows: rows[name].notin(words)
+
+
+def _null(name: str) -> Test:
+    return lambda rows: rows[name].isnull()
+
+
+_KNOWN = {"verdict": Verdict, "direction": Direction, "protocol": Protocol, "peer_kind": PeerKind}
+_COUNTERS = ("connections", "bytes_sent", "bytes_received", "retransmits")
+
+TESTS: dict[str, Test] = {
+    **{f"{name} is outside 0–65535": _not_a_port(name) for name in ("port", "target_port")},
+    "last_seen is before first_seen": lambda rows: rows.last_seen < rows.first_seen,
+    "rtt_us is negative": _negative("rtt_us"),
+    **{f"unknown {name}": _unknown(name, known) for name, known in _KNOWN.items()},
+    **{f"{name} is negative": _negative(name) for name in _COUNTERS},
+    **{f"{c.name} is null": _null(c.name) for c in COLUMNS if not c.nullable},
+}
+"""By what is wrong: true for an impossible row; null, as SQL has it, where it cannot be said."""
