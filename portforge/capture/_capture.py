@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from portforge.capture._files import Files, find_files
 from portforge.capture._remote import mirror
+from portforge.capture._rhythms import rhythms
 from portforge.capture._rows import check_losses
 from portforge.capture._times import Instant, Window, instant, iso
 from portforge.engines import Engine, EngineError, open_engine
@@ -204,6 +205,15 @@ class Capture:
         try:
             return _to_pandas(ask(self.window(since, until)))
         except EngineError as wrong:
+            raise _damaged(self.files, wrong) from None
+
+    def rhythms(
+        self, asked: pd.DataFrame, tolerance: float, since: Instant = None, until: Instant = None
+    ) -> pd.DataFrame:
+        """How regular the calls to the peers in ``asked`` are: see ``capture/_rhythms.py``."""
+        try:
+            return _to_pandas(rhythms(self._db, asked, tolerance, *self._where(since, until)))
+        except duckdb.Error as wrong:
             raise _damaged(self.files, wrong) from None
 
     def _where(self, since: Instant, until: Instant) -> tuple[str, list[object]]:

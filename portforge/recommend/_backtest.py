@@ -96,7 +96,7 @@ def backtest_workloads(
     """
     options = options or Options()
     flows, losses = capture.flows(), capture.losses()
-    aside = kept_out(flows, capture.aggregated(), options, decisions)
+    aside = kept_out(flows, capture.aggregated(), options, decisions, capture=capture)
     # What came once and late may be needed all the same: its denials count against us.
     out = aside.notna() & (aside != "first_time")
     subject = flows[_WORKLOAD].notna().all(axis=1) & (flows["workload_kind"] != "Node")

@@ -1,8 +1,8 @@
 """Apply the analyst's decisions: to what was sorted, and to the rules made of it. Pure.
 
-``learn`` overrules what was kept out because it was scanned, a first contact, answered one-sidedly,
-refused, failed, denied, unanswered or on a port that changes. ``never`` removes; where both
-match, ``never`` wins.
+``learn`` overrules what was kept out because it was scanned, a regular call, a first contact,
+answered one-sidedly, refused, failed, denied, unanswered or on a port that changes. ``never``
+removes; where both match, ``never`` wins.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from portforge.recommend._rules import Learned
 __all__ = ["Decided", "decide", "decide_rules"]
 
 _LEARNABLE = frozenset(
-    {"scan", "first_time", "one_sided", "denied", "refused", "failed", "unanswered"}
+    {"scan", "beacon", "first_time", "one_sided", "denied", "refused", "failed", "unanswered"}
 )
 
 

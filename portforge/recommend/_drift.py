@@ -18,6 +18,7 @@ from portforge.capture._times import iso
 from portforge.errors import CaptureError
 from portforge.policy import PortPolicy
 from portforge.recommend import _drift_frames as frames
+from portforge.recommend._beacons import find_beacons
 from portforge.recommend._decide import decide
 from portforge.recommend._decisions import Decision
 from portforge.recommend._drift_missing import missing, new_since
@@ -131,7 +132,8 @@ def drift(
     window = capture.window(since, until)
     moment = (now or window.end).astimezone(UTC)
     edges = edges_of(capture.aggregated(since, until))
-    decided = decide(*sort_edges(edges, options), decisions)
+    beacons = find_beacons(capture, edges, since, until)
+    decided = decide(*sort_edges(edges, options, beacons), decisions)
     known = Known(
         window,
         moment,

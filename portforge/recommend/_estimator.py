@@ -124,12 +124,14 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
         judged = simulate(self.policies_, rows, mode_override=Mode.ENFORCE).frame
         restricted = {tuple(policy.workload) for policy in self.policies_}
         owners = judged[_WORKLOAD].itertuples(index=False, name=None)
+        sums, said = capture.aggregated(), self._decisions()
+        out = kept_out(judged, sums, self._options(), said, capture=capture)
         counted = (
             judged["verdict"].isin(ANSWERED)
             & judged["protocol"].isin(["TCP", "UDP"])
             & (judged["peer_kind"] != "loopback")
             & pd.Series([owner in restricted for owner in owners], index=judged.index)
-            & kept_out(judged, capture.aggregated(), self._options(), self._decisions()).isna()
+            & out.isna()
         )
         weight = judged["connections"].clip(lower=1)[counted]
         if weight.empty:

@@ -21,6 +21,7 @@ __all__ = ["FINDINGS", "KINDS", "ONLY_INSIDE", "Left", "findings_frame"]
 
 KINDS: dict[str, str] = {
     "scan": "a scanner's connections, kept out of every rule",
+    "beacon": "regular calls of next to no payload to one peer outside; odd ones are kept out",
     "first_time": "a first contact with a sensitive port, late and on one day; kept out",
     "one_sided": "a few answers of next to no payload, as a short scan gets; kept out",
     "never": "the analyst decided that it is never learned",

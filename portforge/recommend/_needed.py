@@ -7,9 +7,12 @@ capture. Policies that deny them break nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import pandas as pd
 
+from portforge.capture import Capture
+from portforge.recommend._beacons import find_beacons
 from portforge.recommend._decide import decide
 from portforge.recommend._decisions import Decision
 from portforge.recommend._edges import Edge, edges_of
@@ -20,7 +23,7 @@ from portforge.schema import Verdict
 __all__ = ["ANSWERED", "KEPT_OUT", "kept_out"]
 
 ANSWERED = (Verdict.ALLOWED, Verdict.AUDITED)
-KEPT_OUT = ("first_time", "never", "one_sided", "port_zero", "scan", "unanswered")
+KEPT_OUT = ("beacon", "first_time", "never", "one_sided", "port_zero", "scan", "unanswered")
 """The findings that are reason enough to deny what was answered."""
 
 _EDGE = ["namespace", "workload_kind", "workload", "direction", "protocol", "port", "target_port"]
@@ -33,6 +36,10 @@ def kept_out(
     aggregated: pd.DataFrame,
     options: Options | None = None,
     decisions: Sequence[Decision] = (),
+    *,
+    capture: Capture | None = None,
+    since: str | datetime | None = None,
+    until: str | datetime | None = None,
 ) -> pd.Series[str]:
     """For each row of ``flows`` the finding that keeps it out of learning, null where none does.
 
@@ -42,8 +49,12 @@ def kept_out(
     aggregated: ``Capture.aggregated()`` of all that is known; a scan shows only as a whole.
     options: thresholds of the scan detection.
     decisions: the analyst's; what must be learned is not kept out, what never may is.
+    capture, since, until: what ``aggregated`` was asked of; without it no rhythm is known, and
+        nothing is kept out as a beacon.
     """
-    left = decide(*sort_edges(edges_of(aggregated), options or Options()), decisions).left
+    edges = edges_of(aggregated)
+    beacons = {} if capture is None else find_beacons(capture, edges, since, until)
+    left = decide(*sort_edges(edges, options or Options(), beacons), decisions).left
     out = [one for one in left if one.kind in KEPT_OUT and one.edge.answered and not one.learned]
     why = {_key(one.edge): one.kind for one in out}
     plain = flows[_KEY].astype(object)

@@ -14,6 +14,7 @@ from portforge.capture import Capture, Window
 from portforge.capture._times import iso
 from portforge.errors import CaptureError
 from portforge.policy import Established, Mode, PortPolicy
+from portforge.recommend._beacons import find_beacons
 from portforge.recommend._decide import Decided, decide, decide_rules
 from portforge.recommend._decisions import Decision, Verb
 from portforge.recommend._dynamic import split_dynamic
@@ -80,10 +81,16 @@ def recommend(
     edges = edges_of(capture.aggregated(since, until))
     pods, losses = capture.pods(since, until), capture.losses(since, until)
     progress("sorting out what may be learned")
-    decided = decide(*sort_edges(edges, options), decisions)
+    beacons = find_beacons(capture, edges, since, until)
+    decided = decide(*sort_edges(edges, options, beacons), decisions)
     learned, left = decided.learned, decided.left
     left += [
         Left(e, kind, KINDS[kind], learned=True) for e in learned if (kind := _worth_saying(e))
+    ]
+    left += [
+        Left(e, "beacon", beacons[e].reason, True, decided.edges.get(e))
+        for e in learned
+        if e in beacons and not beacons[e].strong
     ]
     subjects = _subjects(edges, namespaces, workloads, capture)
     lives = lives_of(pods)

@@ -90,6 +90,10 @@ def _noise(facts: Facts) -> bool:
     return not facts.inside and not facts.answered
 
 
+def _kept_out(facts: Facts) -> bool:
+    return not facts.learned
+
+
 def _learned(facts: Facts) -> bool:
     return facts.learned
 
@@ -106,6 +110,7 @@ class Rule:
 
 RULES: Mapping[str, Rule] = {
     "scan": Rule(Level.MEDIUM, Level.HIGH, (_inside, _let_in), (_noise,)),
+    "beacon": Rule(Level.LOW, Level.HIGH, (_kept_out, _going_on), (_learned,)),
     "first_time": Rule(Level.MEDIUM, Level.HIGH, (_crosses, _many)),
     "one_sided": Rule(Level.LOW, Level.HIGH, (_sensitive, _many)),
     "never": Rule(Level.LOW, Level.HIGH, (_sensitive, _going_on)),

@@ -8,8 +8,10 @@ bytes, and is learned as well.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
+from portforge.recommend._beacons import Beacon
 from portforge.recommend._edges import Edge, Party, party
 from portforge.recommend._findings import KINDS, ONLY_INSIDE, Left
 from portforge.recommend._first_time import find_first_time
@@ -25,15 +27,19 @@ _BY_VERDICT = {
     Verdict.FAILED: "failed",
 }
 _JUDGED = (Protocol.TCP, Protocol.UDP)
+_NONE: Mapping[Edge, Beacon] = MappingProxyType({})
 
 
-def sort_edges(edges: list[Edge], options: Options) -> tuple[list[Edge], list[Left]]:
+def sort_edges(
+    edges: list[Edge], options: Options, beacons: Mapping[Edge, Beacon] = _NONE
+) -> tuple[list[Edge], list[Left]]:
     """The edges that may become rules, and those left out.
 
     Parameters
     ----------
     edges: all edges of the window, also those of workloads nobody asked about: whether a UDP
         packet arrived, and who scans, is known from the other end's record too.
+    beacons: those found among them; see ``_beacons``.
     """
     scans = find_scans(edges, options)
     silent = _Silent(edges)
@@ -45,10 +51,17 @@ def sort_edges(edges: list[Edge], options: Options) -> tuple[list[Edge], list[Le
             learned.append(edge)
         elif found[0] != "listening":
             left.append(Left(edge, *found))
+    regular = {edge: beacons[edge].reason for edge in learned if _strong(beacons.get(edge))}
+    left += [Left(edge, "beacon", reason) for edge, reason in regular.items()]
+    learned = [edge for edge in learned if edge not in regular]
     first = find_first_time(learned, options)
     left += [Left(edge, "first_time", reason) for edge, reason in first.items()]
     learned = [edge for edge in learned if edge not in first]
     return learned, left + _listeners(edges, learned, options)
+
+
+def _strong(beacon: Beacon | None) -> bool:
+    return beacon is not None and beacon.strong
 
 
 def _why_not(edge: Edge, scans: Scans, silent: _Silent) -> tuple[str, str] | None:

@@ -260,6 +260,7 @@ def _kept_out(seen: Seen) -> Iterable[_Missing]:
 
 _UNDECIDED = {
     "one_sided": ("one-sided answers", "answered with next to nothing and seldom"),
+    "beacon": ("regular calls", "at a rhythm that began late and has other odd signs"),
     "first_time": ("first contacts", "late and on one day only, on a sensitive port"),
 }
 """What ``ready`` waits for a decision on: the name of what is missing, and how it was seen."""

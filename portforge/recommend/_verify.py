@@ -35,8 +35,8 @@ class Verification:
     denied, uncertain, left_out: one row for each workload, direction and cause (no rule for the
         port, the peer is not in a rule, the rule has expired), with the ``rule`` that came
         nearest, the first example, and how many records and connections it stands for.
-        ``left_out`` was answered and is denied, too, but is a scan, UDP nobody answered, or
-        decided against: see :func:`portforge.recommend.kept_out`.
+        ``left_out`` was answered and is denied, too, but is kept out of learning: see
+        :func:`portforge.recommend.kept_out`.
     records: answered records by decision.
     judged: workloads with a policy that were seen and restricted.
     unrestricted: workloads seen that nothing restricts, as ``namespace/kind/name``.
@@ -116,7 +116,8 @@ def verify(
         if policy.expires_at is not None and now is not None and policy.expires_at <= now
     }
     frame = decide(edges, known, now)
-    aside = kept_out(frame, every, options, decisions).notna()
+    out = kept_out(frame, every, options, decisions, capture=capture, since=since, until=until)
+    aside = out.notna()
     denied = frame["decision"] == "denied"
     parts = {
         "denied": denied & ~aside,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from portforge.errors import WriteError
-from portforge.schema import FLOW_SCHEMA, LOSS_PREFIX, LOSS_SCHEMA, LossReason
-from portforge.synth._graph import Graph, Member
+from portforge.schema import FLOW_SCHEMA, LOSS_PREFIX, LOSS_SCHEMA, LossReason, Workload
+from portforge.synth._attacks import beacon, exfiltration, intruder, regular
+from portforge.synth._graph import STORES, Call, Graph, Member
 from portforge.synth._noise import (
     SCANNER,
     background,
@@ -24,7 +26,7 @@ from portforge.synth._noise import (
     scans,
 )
 from portforge.synth._pods import DAY, NODES, Pods
-from portforge.synth._rows import Rows
+from portforge.synth._rows import ORDER, Rows
 from portforge.synth._surroundings import with_surroundings
 from portforge.synth._traffic import Truth, play
 
@@ -44,7 +46,8 @@ class Synthetic:
         workload, or ``peer_cidr``), ``kind``, ``first_needed`` (null: not in this window) and
         ``days``, the number of days it was needed on.
     losses: as ``Capture.losses()`` gives them.
-    what: for each flow, what it is: needed, probe, listener, failure, background or scan.
+    what: for each flow, what it is: needed, probe, listener, failure, background or scan; where
+        asked for, also beacon, intruder and exfiltration.
     needed: for each flow, the row of ``truth`` it belongs to; -1 for none.
     """
 
@@ -108,6 +111,10 @@ def cluster(
     scans_per_week: float = 1.5,
     strangers_per_day: float = 40.0,
     losses_per_week: float = 0.1,
+    beacons: int = 0,
+    intruders: int = 0,
+    exfiltrations: int = 0,
+    regular_calls: bool = False,
 ) -> Synthetic:
     """Days of traffic of a made-up cluster; the same arguments give the same rows.
 
@@ -118,6 +125,9 @@ def cluster(
     rollouts_per_week, restarts_per_week: means per workload, and per replica.
     scans_per_week, strangers_per_day: how much there is that must not be learned.
     losses_per_week: mean number of hours in which a node's recorder loses flows.
+    beacons, intruders, exfiltrations: attacks that are answered, within the first week; they
+        leave the other rows as they are, and the recorder loses none of them.
+    regular_calls: add what is needed and as regular as a beacon: the time, metrics, a licence.
 
     >>> from portforge.synth import SOCK_SHOP
     >>> made = cluster(SOCK_SHOP, seed=1, days=2)
@@ -156,6 +166,21 @@ def cluster(
     scans(pods, rows, listening, end, scans_per_week, rng)
     frame = rows.frame(start, end, name)
     known, losses = _lose(frame, start, days, losses_per_week, name, rng)
+    own = np.random.default_rng([seed, days, 1])
+    more = Rows(pods, own)
+    for n in range(beacons):
+        beacon(pods, more, graph.members, end, n, own)
+    stores = _stores(plan.calls)
+    for _ in range(intruders):
+        intruder(pods, more, stores, end, own)
+    for n in range(exfiltrations):
+        exfiltration(pods, more, graph.members, end, n, own)
+    if regular_calls:
+        regular(pods, more, graph.members, truth, end)
+    if more:
+        added = more.frame(start, end, name)
+        frame, known = (pd.concat([old, added]) for old in (frame, known))
+        known = known.sort_values(ORDER, kind="stable", ignore_index=True)
     return Synthetic(
         known.drop(columns=["what", "truth"]),
         _times(frame, truth),
@@ -163,6 +188,12 @@ def cluster(
         known["what"],
         known["truth"].rename("needed"),
     )
+
+
+def _stores(calls: Sequence[Call]) -> list[tuple[Workload, int]]:
+    """Workloads called on a port that a database or cache is called on, and that port."""
+    inside = [(c.server, c.pod_port) for c in calls if isinstance(c.server, Workload)]
+    return sorted({(w, port) for w, port in inside if port in STORES}) or sorted(set(inside))
 
 
 def _lose(

@@ -9,7 +9,7 @@ import numpy as np
 
 from portforge.schema import Protocol, Workload
 
-__all__ = ["Call", "Graph", "Kind", "Member", "Outside", "random_graph"]
+__all__ = ["STORES", "Call", "Graph", "Kind", "Member", "Outside", "random_graph"]
 
 Kind = Literal["steady", "startup", "daily", "weekly", "rare"]
 
@@ -93,7 +93,7 @@ class Graph:
         return Graph(self.name, self.members + members, self.calls + calls)
 
 
-_STORES = (5432, 6379, 27017, 3306, 9092, 5672)
+STORES = (5432, 6379, 27017, 3306, 9092, 5672)
 _KINDS: tuple[Kind, ...] = ("steady", "startup", "daily", "rare")
 _APPS = (80, 8080, 3000, 5000, 9090, 50051)
 INTERNET = Outside("internet", "0.0.0.0/0", 4000, "198.18.0.0/15")
@@ -123,7 +123,7 @@ def random_graph(workloads: int = 12, *, seed: int) -> Graph:
                 (int(rng.choice([6060, 8125, 9901])),) if rng.random() < 0.3 else (),
             )
         )
-        ports.append(int(rng.choice(_STORES if store else _APPS)))
+        ports.append(int(rng.choice(STORES if store else _APPS)))
     calls = [Call(INTERNET, members[0].workload, ports[0], rate=40.0)]
     for server in range(1, workloads):
         above = [n for n, depth in enumerate(layers[:server]) if depth < layers[server]]

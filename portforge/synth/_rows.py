@@ -12,7 +12,10 @@ import pandas as pd
 from portforge.schema import COLUMNS, SORT_COLUMNS
 from portforge.synth._pods import NODES, Ints, Pods
 
-__all__ = ["Rows"]
+__all__ = ["ORDER", "Rows"]
+
+ORDER = [*SORT_COLUMNS, "peer_ip", "last_seen", "pod", "verdict"]
+"""The columns that the rows of a frame are sorted by."""
 
 Texts = npt.NDArray[np.object_]
 _CONSTANT = (
@@ -29,6 +32,9 @@ class Rows:
         self._pods, self._rng = pods, rng
         self._plans: list[tuple[Any, ...]] = []
         self._parts: list[tuple[Any, ...]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
 
     def add(
         self,
@@ -97,6 +103,5 @@ class Rows:
         frame["cluster"], frame["date"] = cluster, frame["first_seen"].dt.date
         frame = frame[first < end]
         frame = frame.astype(dict.fromkeys([*_TEXT, "what"], "str"))
-        order = [*SORT_COLUMNS, "peer_ip", "last_seen", "pod", "verdict"]
-        frame = frame.sort_values(order, kind="stable", ignore_index=True)
+        frame = frame.sort_values(ORDER, kind="stable", ignore_index=True)
         return frame[[*(c.name for c in COLUMNS), "cluster", "date", "what", "truth"]]

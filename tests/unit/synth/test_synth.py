@@ -108,6 +108,36 @@ def test_one_replica_of_several_calls_outside_and_ftp_takes_many_ports(made):
     assert ftp["port"].nunique() > 50
 
 
+ATTACKS = {"beacons": 1, "intruders": 2, "exfiltrations": 1}
+
+
+def test_attacks_are_added_and_change_nothing_else():
+    plain, made = (cluster(SOCK_SHOP, seed=3, days=8, **more) for more in ({}, ATTACKS))
+    kinds = ["beacon", "intruder", "exfiltration"]
+    attack = made.what.isin(kinds)
+    pd.testing.assert_frame_equal(made.flows[~attack].reset_index(drop=True), plain.flows)
+    pd.testing.assert_frame_equal(made.truth, plain.truth)
+    assert set(made.what[attack]) == set(kinds)
+    assert (made.needed[attack] == -1).all()
+    assert (made.flows["verdict"][attack] == "allowed").all()
+    beacon = made.flows[made.what == "beacon"].sort_values("first_seen")
+    assert beacon[["pod", "peer_ip"]].drop_duplicates().shape == (1, 2)
+    waits = beacon["first_seen"].diff().dt.total_seconds()
+    assert 0.03 < waits.std() / waits.mean() < 0.2
+    robbed = made.flows[made.what == "intruder"].groupby("direction").size()
+    assert robbed["egress"] == robbed["ingress"]
+    assert made.flows[made.what == "exfiltration"]["bytes_sent"].sum() > 5e8
+
+
+def test_regular_calls_are_needed_and_regular():
+    plain, made = (cluster(SOCK_SHOP, seed=3, days=3, regular_calls=more) for more in (False, True))
+    assert len(made.truth) > len(plain.truth)
+    clock = made.flows[made.flows["peer_name"] == "time.example.net"]
+    assert (made.needed[clock.index] >= 0).all()
+    waits = clock.sort_values("first_seen").groupby("pod")["first_seen"].diff().dt.total_seconds()
+    assert waits.median() == pytest.approx(1024, abs=1)
+
+
 def test_published_graphs_have_their_edges():
     def inside(graph: Graph) -> int:
         return sum(isinstance(call.client, Workload) for call in graph.calls)
