@@ -56,9 +56,16 @@ Exit codes: 0 written; 1 the capture cannot be used, or the folder is not ours t
 @click.option(
     "--decisions",
     type=click.Path(path_type=Path),
-    help="YAML file of what must be learned, and what never may.",
+    help="YAML file of what must be learned, what never may, and what is sensitive.",
 )
 @click.option("--engine", default="duckdb", show_default=True, help="What sums up; another: spark.")
+@click.option(
+    "--price",
+    type=click.IntRange(min=0),
+    default=Options.price,
+    show_default=True,
+    help="Unobserved port-peers that one saved selector may cost; 0 generalises nothing.",
+)
 @click.option("--no-ranges", is_flag=True, help="Propose no port ranges for dynamic workloads.")
 @click.option(
     "--replace", is_flag=True, help="Replace policies that were approved or edited there, too."
@@ -73,6 +80,7 @@ def command(
     workloads: tuple[str, ...],
     decisions: Path | None,
     engine: str,
+    price: int,
     no_ranges: bool,
     replace: bool,
     as_json: bool,
@@ -90,7 +98,7 @@ def command(
             until=until,
             namespaces=namespaces or None,
             workloads=workloads or None,
-            options=Options(propose_ranges=not no_ranges),
+            options=Options(price=price, propose_ranges=not no_ranges),
             decisions=read_decisions(decisions) if decisions else (),
             progress=status.update,
         )
@@ -123,11 +131,14 @@ def _show_workload(workload: dict[str, Any], evidence: pd.DataFrame, console: Co
         table = Table(box=None)
         table.add_column("rule", no_wrap=True)
         table.add_column("peers", overflow="fold")
-        for heading in ("evidence", "confidence", "why so"):
-            table.add_column(heading)
+        table.add_column("evidence")
+        table.add_column("over-grant", justify="right")
+        table.add_column("confidence")
+        table.add_column("why so")
         for row in own.to_dict("records"):
             why = "; ".join(text for text in (row["reason"], row["over_grant"]) if text)
-            cells = (str(row["rule"]), str(row["peers"]), _evidence(row))
+            over = f"{row['unobserved_port_peers']:,}"
+            cells = (str(row["rule"]), str(row["peers"]), _evidence(row), over)
             table.add_row(*map(escape, cells), _coloured(row["confidence"]), escape(why))
         console.print(table)
     told = tuple(f"{rule}: " for rule in own["rule"])

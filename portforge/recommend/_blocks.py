@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
+from portforge.recommend._price import worth
+
 __all__ = ["Blocks", "covering"]
 
 _UNIT = {4: 32, 6: 64}
@@ -42,7 +44,7 @@ def covering(
     ----------
     addresses: in the order in which they were met.
     most: blocks there may be, IPv4 and IPv6 together.
-    price: addresses the blocks may admit for each one seen.
+    price: unobserved addresses that the blocks may admit for each selector saved.
     inside: addresses that no block may hold: the cluster's own.
 
     >>> covering(["192.0.2.9", "192.0.2.77", "192.0.2.30", "192.0.2.65"], most=1, price=64)
@@ -51,7 +53,8 @@ def covering(
     """
     found = _fewest(addresses, most, price, inside)
     # Half of the addresses, for the same total.
-    early = _fewest(addresses[: (len(addresses) + 1) // 2], most, 2 * price, inside)
+    half = (len(addresses) + 1) // 2
+    early = _fewest(addresses[:half], most, price, inside, len(addresses) - half)
     if found is None or early is None:
         return None
     known = [ip_network(cidr) for cidr in early.cidrs]
@@ -60,7 +63,7 @@ def covering(
 
 
 def _fewest(
-    addresses: Sequence[str], most: int, price: int, inside: frozenset[str]
+    addresses: Sequence[str], most: int, price: int, inside: frozenset[str], to_come: int = 0
 ) -> Blocks | None:
     cidrs: list[str] = []
     admitted = seen = 0
@@ -74,7 +77,8 @@ def _fewest(
         cheapest = _chooser(own, bits, _units(inside, version))
         for count in range(1, most - len(cidrs) + 1):
             cost, blocks = cheapest(0, len(own), count)
-            if cost <= price * len(own):
+            known = len(own) + to_come
+            if worth(cost - known, known - count, price):
                 break
         else:
             return None

@@ -2,7 +2,7 @@
 
 ``learn`` overrules what was kept out because it was scanned, a regular call, a first contact,
 answered one-sidedly, refused, failed, denied, unanswered or on a port that changes. ``never``
-removes; where both match, ``never`` wins.
+removes; where both match, ``never`` wins. ``sensitive`` is only counted: see ``_marks``.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class Decided:
         """One entry for each decision; ``edges`` 0: it was about nothing in the window."""
         return [
             {
-                "namespace": one.workload.namespace,
-                "workload_kind": one.workload.kind,
-                "workload": one.workload.name,
-                "direction": str(one.direction),
-                "protocol": str(one.protocol),
+                "namespace": one.workload.namespace if one.workload else one.namespace,
+                "workload_kind": one.workload.kind if one.workload else None,
+                "workload": one.workload.name if one.workload else None,
+                "direction": None if one.direction is None else str(one.direction),
+                "protocol": None if one.protocol is None else str(one.protocol),
                 "port": one.port,
                 "peer": None if one.peer is None else str(one.peer),
                 "decision": str(one.decision),
@@ -70,6 +70,7 @@ def decide(learned: list[Edge], left: list[Left], decisions: Sequence[Decision])
         found = [one for one in decisions if one.matches(edge)]
         for one in found:
             matched[one] += 1
+        found = [one for one in found if one.decision != Verb.SENSITIVE]
         return min(found, key=lambda one: one.decision == Verb.LEARN, default=None)
 
     kept: list[Edge] = []

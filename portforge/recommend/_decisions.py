@@ -1,4 +1,4 @@
-"""The decisions file: what the analyst said must be learned, and what never may. Reading only.
+"""The decisions file: what must be learned, what never may, what is sensitive. Reading only.
 
 A file is a YAML list. It is read as strictly as policies are: an unknown field, a field written
 twice, or two decisions that contradict each other are refused, with file and line.
@@ -11,13 +11,13 @@ from enum import StrEnum
 from functools import cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError, model_validator
 
 from portforge.errors import PolicyError
 from portforge.policy import Entity, PeerSelector
-from portforge.policy._model import Instant, Model, Port, Who, WorkloadField
+from portforge.policy._model import Instant, Model, Namespace, Port, Who, WorkloadField
 from portforge.policy._places import Document, MalformedError, documents
 from portforge.policy._read import Problem
 from portforge.policy._wording import field_text, sentence
@@ -26,7 +26,7 @@ from portforge.schema import Direction, PeerKind, Protocol, Workload
 
 __all__ = ["Decision", "Verb", "read_decisions"]
 
-_FIELDS = "workload, direction, protocol, port, peer, decision, by, reason, at"
+_FIELDS = "workload, namespace, direction, protocol, port, peer, decision, by, reason, at"
 _EXAMPLE = "write namespace/Kind/name, as in shop/Deployment/web"
 
 
@@ -35,6 +35,7 @@ class Verb(StrEnum):
 
     LEARN = "learn"
     NEVER = "never"
+    SENSITIVE = "sensitive"
 
 
 def _workload(value: object) -> object:
@@ -69,38 +70,85 @@ def _peer(value: object) -> object:
 
 
 class Decision(Model):
-    """One entry. ``peer`` None: whoever it is. The words are those of rules and evidence."""
+    """One entry. ``peer`` None: whoever it is. The words are those of rules and evidence.
 
-    workload: Annotated[WorkloadField, BeforeValidator(_workload)]
-    direction: Direction
-    protocol: Literal[Protocol.TCP, Protocol.UDP]
-    port: Port
+    ``learn`` and ``never`` name workload, direction, protocol and port. ``sensitive`` names one at
+    least of workload, namespace, port and peer, and has no direction: it is meant at both ends.
+    """
+
+    workload: Annotated[WorkloadField | None, BeforeValidator(_workload)] = None
+    namespace: Namespace | None = None
+    direction: Direction | None = None
+    protocol: Literal[Protocol.TCP, Protocol.UDP] | None = None
+    port: Port | None = None
     peer: Annotated[PeerSelector | None, BeforeValidator(_peer)] = None
     decision: Verb
     by: Who
     reason: Who
     at: Instant
 
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        given = {name for name in _ABOUT if getattr(self, name) is not None}
+        if self.decision == Verb.SENSITIVE:
+            if not given - {"protocol", "direction"}:
+                raise ValueError("marks nothing: name a workload, a namespace, a port or a peer")
+            if "direction" in given:
+                raise ValueError("a mark has no direction: leave it out, both are meant")
+            if {"workload", "namespace"} <= given:
+                raise ValueError("names a workload and a namespace: leave the namespace out")
+            return self
+        missing = [name for name in ("workload", "direction", "protocol", "port")
+                   if name not in given]  # fmt: skip
+        if missing:
+            raise ValueError(f"lacks {', '.join(missing)}: {self.decision} needs it")
+        if "namespace" in given:
+            raise ValueError(f"names a namespace: {self.decision} is about one workload")
+        return self
+
+    @property
+    def door(self) -> tuple[Direction, Protocol, int] | None:
+        """Direction, protocol and port of ``learn`` and ``never``; of a mark None."""
+        if self.direction is None or self.protocol is None or self.port is None:
+            return None
+        return self.direction, self.protocol, self.port
+
     @property
     def key(self) -> tuple[Any, ...]:
         """What it is about; two decisions about the same contradict or repeat each other."""
-        peer = "" if self.peer is None else str(self.peer)
-        return (*self.workload, str(self.direction), str(self.protocol), self.port, peer)
+        text = [str(getattr(self, name) or "") for name in ("direction", "protocol", "peer")]
+        owner = self.workload or (self.namespace or "", "", "")
+        marks = self.decision == Verb.SENSITIVE
+        return (marks, *owner, *text[:2], self.port or 0, text[2])
 
     def matches(self, edge: Edge) -> bool:
-        """Whether the edge is what was decided about."""
-        return (
-            edge.workload == self.workload
-            and edge.direction == self.direction
-            and edge.protocol == self.protocol
-            and edge.port == self.port
-            and (self.peer is None or _is(self.peer, edge))
+        """Whether the edge is what was decided about; of a mark, as the one or the other end."""
+        given = (
+            (self.direction, edge.direction),
+            (self.protocol, edge.protocol),
+            (self.port, edge.port),
+        )
+        if any(said is not None and said != is_so for said, is_so in given):
+            return False
+        if self.peer is not None and not _is(self.peer, edge):
+            return False
+        ends = [edge.workload]
+        if self.decision == Verb.SENSITIVE and self.peer is None:
+            peer = edge.peer
+            if peer.workload is not None:
+                name = (peer.namespace or "", peer.workload_kind or "", peer.workload)
+                ends.append(Workload(*name))
+        return any(
+            (self.workload is None or end == self.workload)
+            and (self.namespace is None or (end is not None and end.namespace == self.namespace))
+            for end in ends
         )
 
     def __str__(self) -> str:
         return f"{self.decision}: {self.by}, {self.at:%Y-%m-%d}: {self.reason}"
 
 
+_ABOUT = ("workload", "namespace", "direction", "protocol", "port", "peer")
 _ENTITIES = {
     Entity.NODE: PeerKind.NODE,
     Entity.CLUSTER: PeerKind.UNKNOWN,

@@ -215,6 +215,8 @@ def _about(decision: Decision, use: Use) -> bool:
     return (
         decision.workload == use.workload
         and decision.direction == use.direction
+        and decision.protocol is not None
+        and decision.port is not None
         and _covers(use.rule, decision.protocol, decision.port)
     )
 

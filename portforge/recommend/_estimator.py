@@ -32,7 +32,7 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
     namespaces, workloads: as in :func:`portforge.recommend.recommend`.
     decisions: what the analyst decided: a decisions file, or what ``read_decisions`` gave. Learning
         obeys them, and so does ``score``. A file is read anew by each of the two.
-    max_addresses, …: the thresholds of :class:`portforge.recommend.Options`, by the same names.
+    price, …: the thresholds of :class:`portforge.recommend.Options`, by the same names.
 
     Attributes
     ----------
@@ -52,8 +52,7 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
         namespaces: Sequence[str] | None = None,
         workloads: Sequence[str] | None = None,
         decisions: str | Path | Sequence[Decision] = (),
-        max_addresses: int = Options.max_addresses,
-        address_price: int = Options.address_price,
+        price: int = Options.price,
         scan_ports: int = Options.scan_ports,
         scan_targets: int = Options.scan_targets,
         scan_share: float = Options.scan_share,
@@ -62,7 +61,6 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
         dynamic_ephemeral: int = Options.dynamic_ephemeral,
         dynamic_ports: int = Options.dynamic_ports,
         propose_ranges: bool = Options.propose_ranges,
-        range_price: int = Options.range_price,
         stable_factor: int = Options.stable_factor,
         enough_hours: float = Options.enough_hours,
         ready_hours: float = Options.ready_hours,
@@ -71,8 +69,7 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
         self.namespaces = namespaces
         self.workloads = workloads
         self.decisions = decisions
-        self.max_addresses = max_addresses
-        self.address_price = address_price
+        self.price = price
         self.scan_ports = scan_ports
         self.scan_targets = scan_targets
         self.scan_share = scan_share
@@ -81,7 +78,6 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
         self.dynamic_ephemeral = dynamic_ephemeral
         self.dynamic_ports = dynamic_ports
         self.propose_ranges = propose_ranges
-        self.range_price = range_price
         self.stable_factor = stable_factor
         self.enough_hours = enough_hours
         self.ready_hours = ready_hours

@@ -11,6 +11,7 @@ import pyarrow as pa
 from portforge.capture import Window
 from portforge.recommend._options import Options
 from portforge.recommend._phases import Lives, phase_of
+from portforge.recommend._price import unobserved
 from portforge.recommend._rules import Learned, peers_seen
 from portforge.schema import Workload
 
@@ -41,6 +42,7 @@ EVIDENCE = pa.schema(
         ("phase", pa.string()),
         ("period", pa.string()),
         ("phase_reason", pa.string()),
+        ("unobserved_port_peers", pa.int64()),
         ("over_grant", pa.string()),
         ("reason", pa.string()),
     ]
@@ -55,8 +57,9 @@ def evidence_row(
     window: Window,
     options: Options,
     lives: Lives,
+    nodes: int,
 ) -> dict[str, Any]:
-    """What was seen of one rule; ``lives``: the pods of all workloads."""
+    """What was seen of one rule; ``lives``: all workloads' pods; ``nodes``: how many are known."""
     edges = learned.edges
     hours = {hour for edge in edges for hour in edge.hours}
     days = {hour // 24 for hour in hours}
@@ -85,6 +88,7 @@ def evidence_row(
         "phase": phase.name,
         "period": phase.period or None,
         "phase_reason": phase.reason,
+        "unobserved_port_peers": unobserved(learned.rule, edges, nodes),
         "over_grant": "; ".join(learned.over_grant),
         "reason": "; ".join(learned.reasons),
     }

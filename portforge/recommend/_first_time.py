@@ -17,6 +17,7 @@ from portforge.recommend._edges import Edge, Party
 from portforge.recommend._lifecycle import JOBS
 from portforge.recommend._one_sided import ends
 from portforge.recommend._options import Options
+from portforge.recommend._price import most_listed
 from portforge.recommend._sensitive import sensitive_name
 from portforge.schema import Direction, PeerKind
 
@@ -138,7 +139,7 @@ def _same_name_or_open(use: _Use, others: Sequence[_Use], options: Options) -> b
     """A known name at another address, or a port that serves the internet anyway."""
     outside = [one for one in others if one.outside]
     named = any(use.names & one.names for one in outside)
-    return named or len(outside) > options.max_addresses
+    return named or len(outside) > most_listed(options.price)
 
 
 def _plural(word: str, some: Sequence[object]) -> str:

@@ -13,10 +13,9 @@ class Options:
 
     Parameters
     ----------
-    max_addresses: external addresses a rule may list; with more it opens to at most as many
-        blocks of addresses, or to ``World`` where these cost more than ``address_price``.
-    address_price: addresses that blocks may admit for each one seen (of IPv6: a /64). The default
-        lets each address stand for its own /24. 0: no blocks.
+    price: unobserved port-peers that one saved selector may cost; see
+        :mod:`portforge.recommend._price`. 0 generalises nothing. The default lets an address
+        stand for its own /24.
     scan_ports: ports one source must probe on one target to be a scanner.
     scan_targets: targets one source must probe on one port to be a scanner.
     scan_share: least share of probes among all the source touched there.
@@ -26,8 +25,6 @@ class Options:
     dynamic_ports: distinct ports from 1024 in one direction that make it dynamic.
     propose_ranges: whether a dynamic workload gets a range for its changing ports, where they look
         like one; it stays dynamic.
-    range_price: ports a range may admit for each port seen; above it, only the whole ephemeral
-        range of a system is proposed, and only to peers that can be listed.
     stable_factor: a port with this many times the median connections of its band is not dynamic.
     enough_hours: below this window no estimate is worth anything.
     ready_hours: below this no workload is ready: what comes weekly had no time to come.
@@ -35,8 +32,7 @@ class Options:
         workload may be ready.
     """
 
-    max_addresses: int = 8
-    address_price: int = 256
+    price: int = 256
     scan_ports: int = 10
     scan_targets: int = 8
     scan_share: float = 0.8
@@ -45,7 +41,6 @@ class Options:
     dynamic_ephemeral: int = 10
     dynamic_ports: int = 50
     propose_ranges: bool = True
-    range_price: int = 32
     stable_factor: int = 10
     enough_hours: float = 24
     ready_hours: float = 168

@@ -19,45 +19,33 @@ must be 1 in 50 at most. So two Sundays at the same hour are weekly, two days ar
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 import pandas as pd
 
 from portforge.capture import Window
 from portforge.recommend._edges import Edge, peer_text
 from portforge.recommend._lifecycle import JOBS
+from portforge.recommend._periods import (
+    CHANCE,
+    Life,
+    Phase,
+    hour_of,
+    periodic,
+    rhythm_of_job,
+    times_of,
+)
 from portforge.recommend._rules import Learned
 from portforge.schema import Direction, PeerKind, Workload
 
 __all__ = ["Life", "Lives", "Phase", "lives_of", "phase_of"]
 
-_HOUR, _MINUTE = timedelta(hours=1), timedelta(minutes=1)
-_DAY, _WEEK = 24, 168
-_NAMES = {1: "hourly", _DAY: "daily", _WEEK: "weekly"}
-_CHANCE = 1 / 50
+_HOUR, _DAY = timedelta(hours=1), 24
 _MANY = 6
 """Hours that make a rule steady, as they make its confidence high."""
 _SHOWN = 3
-
-
-class Phase(NamedTuple):
-    """``period``: of a periodic one, such as ``daily``, else empty."""
-
-    name: str
-    reason: str
-    period: str = ""
-
-
-class Life(NamedTuple):
-    """A pod on a node, from its first to its last record."""
-
-    pod: str
-    first_seen: datetime
-    last_seen: datetime
 
 
 Lives = Mapping[Workload, Sequence[Life]]
@@ -111,70 +99,15 @@ def _text(phase: Phase) -> str:
 
 def _phase(workload: Workload, edges: Sequence[Edge], lives: Lives, window: Window) -> Phase:
     hours = sorted({hour for edge in edges for hour in edge.hours})
-    first, last = _hour(window.start), _hour(window.end)
+    pods = lives.get(workload, ())
+    first, last = hour_of(window.start), hour_of(window.end)
     return (
-        _rhythm_of_job(workload, hours, lives)
+        (rhythm_of_job(pods, hours) if pods and workload.kind in JOBS else None)
         or _start_up(workload, edges, hours, lives, window)
         or _after_rollout(workload, edges, hours, lives, window)
-        or _periodic(edges, hours, last)
+        or periodic(sum(edge.connections for edge in edges), hours, last)
         or _steady(hours, max(first, hours[0]), last)
     )
-
-
-def _hour(instant: datetime) -> int:
-    return int(instant.timestamp()) // 3600
-
-
-def _begins(hours: Sequence[int]) -> list[tuple[int, int]]:
-    """First and last hour of each time it was used: hours without a break are one."""
-    found: list[tuple[int, int]] = []
-    for hour in hours:
-        if found and hour == found[-1][1] + 1:
-            found[-1] = (found[-1][0], hour)
-        else:
-            found.append((hour, hour))
-    return found
-
-
-def _rhythm_of_job(workload: Workload, hours: Sequence[int], lives: Lives) -> Phase | None:
-    runs = _runs(lives.get(workload, ()))
-    if workload.kind not in JOBS or not runs:
-        return None
-    if len(runs) == 1:
-        return Phase("unclear", "one run of the job was seen: its rhythm is not known")
-    used = set(hours)
-    taking = sum(
-        not used.isdisjoint(range(_hour(r.first_seen), _hour(r.last_seen) + 1)) for r in runs
-    )
-    if 2 * taking < len(runs):
-        return None
-    gaps = [(b.first_seen - a.first_seen) / _HOUR for a, b in itertools.pairwise(runs)]
-    middle = sorted(gaps)[len(gaps) // 2]
-    period = _name(round(middle) or middle)
-    return Phase("periodic", f"the job's own rhythm: used in {taking} of {len(runs)} runs", period)
-
-
-def _runs(lives: Iterable[Life]) -> list[Life]:
-    """The runs of a job: pods that start within a minute of each other, or overlap, are one."""
-    runs: list[Life] = []
-    for life in sorted(lives, key=lambda one: (one.first_seen, one.pod)):
-        if runs and life.first_seen <= max(runs[-1].last_seen, runs[-1].first_seen + _MINUTE):
-            runs[-1] = runs[-1]._replace(last_seen=max(runs[-1].last_seen, life.last_seen))
-        else:
-            runs.append(life)
-    return runs
-
-
-def _name(period: float) -> str:
-    """A period in hours in words.
-
-    >>> _name(24), _name(6), _name(0.25)
-    ('daily', 'every 6 h', 'every 15 min')
-    """
-    near = next((p for p in (_DAY, _WEEK) if abs(period - p) <= 1), period)
-    if near in _NAMES:
-        return _NAMES[int(near)]
-    return f"every {near:g} h" if near >= 1 else f"every {near * 60:.0f} min"
 
 
 def _start_up(
@@ -206,12 +139,12 @@ def _start_up(
 def _after_starts(lives: Iterable[Life], hours: Sequence[int], window: Window) -> str | None:
     # A pod that was there in the first hour may be older than the recording.
     starts = [life.first_seen for life in lives if life.first_seen > window.start + _HOUR]
-    allowed = {hour for t in starts for hour in range(_hour(t), _hour(t + _HOUR) + 1)}
+    allowed = {hour for t in starts for hour in range(hour_of(t), hour_of(t + _HOUR) + 1)}
     if not starts or not allowed.issuperset(hours):
         return None
-    times = _begins(hours)
-    share = len(allowed) / max(_hour(window.end) - _hour(window.start) + 1, 1)
-    if share ** len(times) > _CHANCE:
+    times = times_of(hours)
+    share = len(allowed) / max(hour_of(window.end) - hour_of(window.start) + 1, 1)
+    if share ** len(times) > CHANCE:
         return None
     return f"{len(times)} times, always within an hour after pods"
 
@@ -259,51 +192,12 @@ def _after_rollout(
         return None
     began = found[1]
     share = (window.end - began) / (window.end - window.start)
-    if share ** len(hours) > _CHANCE:
+    if share ** len(hours) > CHANCE:
         return None
     return Phase(
         "after a rollout",
         f"only by pods newer than the first generation, which ended about {began:%Y-%m-%d %H:%MZ}",
     )
-
-
-def _periodic(edges: Sequence[Edge], hours: Sequence[int], last: int) -> Phase | None:
-    times = _begins(hours)
-    opened = sum(edge.connections for edge in edges)
-    span = hours[-1] - hours[0] + 1
-    # At random, one call in an hour on average leaves a third of the hours without any.
-    often = 0.75 * len(hours) <= opened < 1.5 * len(hours)
-    if span >= _DAY and 10 * len(hours) >= 9 * span and often:
-        reason = f"{opened} connections in {len(hours)} of {span} hours"
-        return Phase("periodic", reason, _NAMES[1])
-    gaps = [b[0] - a[0] for a, b in itertools.pairwise(times)]
-    if not gaps:
-        return None
-    for period in dict.fromkeys((_WEEK, _DAY, min(gaps))):
-        if period < 3 or max(end - start for start, end in times) + 1 > max(period / 4, 2):
-            continue
-        turns = [round((start - times[0][0]) / period) for start, _ in times]
-        off = [
-            start - times[0][0] - turn * period
-            for (start, _), turn in zip(times, turns, strict=True)
-        ]
-        width = max(off) - min(off) + 1
-        expected = (last - times[0][0]) // period + 1
-        if width > 2 or len(set(turns)) < len(turns) or 2 * len(turns) < expected:
-            continue
-        # That so many random hours fall into two adjacent ones of the period. A period that was
-        # taken from the gaps themselves has used up one of them.
-        free = len(turns) - (period not in _NAMES)
-        if (2**free - 1) / period ** (free - 1) <= _CHANCE:
-            reason = (
-                f"{len(times)} times, {_hours(period)} apart, at about {times[0][0] % 24:02}:00Z"
-            )
-            return Phase("periodic", reason, _name(period))
-    return None
-
-
-def _hours(period: int) -> str:
-    return {_DAY: "a day", _WEEK: "a week"}.get(period, f"{period} h")
 
 
 def _steady(hours: Sequence[int], first: int, last: int) -> Phase:

@@ -22,11 +22,12 @@ from portforge.recommend._edges import Edge, edges_of
 from portforge.recommend._evidence import evidence_frame, evidence_row
 from portforge.recommend._findings import KINDS, Left, findings_frame
 from portforge.recommend._lifecycle import JOBS, Life, Pod, restart
+from portforge.recommend._marks import Around, Marks
 from portforge.recommend._options import Options
 from portforge.recommend._phases import Lives, lives_of
 from portforge.recommend._ranges import propose_ranges
 from portforge.recommend._recommendation import Recommendation
-from portforge.recommend._rules import Learned, learn_rules, ordered
+from portforge.recommend._rules import Learned, learn_rules, ordered, withheld
 from portforge.recommend._severity import Level
 from portforge.recommend._sort import sort_edges
 from portforge.recommend._status import Seen, Status, status_of
@@ -96,7 +97,11 @@ def recommend(
     lives = lives_of(pods)
     quiet = _unrestarted(pods, window)
     outside = (PeerKind.EXTERNAL, PeerKind.LOOPBACK)
-    inside = frozenset(e.peer.ip for e in edges if e.peer.ip and e.peer.kind not in outside)
+    around = Around(
+        frozenset(e.peer.ip for e in edges if e.peer.ip and e.peer.kind not in outside),
+        len({*pods["node"]} | {e.peer.workload for e in edges if e.peer.kind == PeerKind.NODE}),
+        Marks(decisions),
+    )
     progress(f"writing rules for {len(subjects)} workloads")
     made = [
         _one(
@@ -110,7 +115,7 @@ def recommend(
             losses,
             window,
             options,
-            inside,
+            around,
             lives,
         )
         for workload, edges, learned, left in _by_workload(subjects, edges, learned, left)
@@ -165,27 +170,28 @@ def _one(
     losses: pd.DataFrame,
     window: Window,
     options: Options,
-    inside: frozenset[str],
+    around: Around,
     lives: Lives,
 ) -> _Made:
-    own_decisions = [one for one in decided.matched if one.workload == workload]
+    own_decisions = [
+        one
+        for one in decided.matched
+        if one.workload == workload and one.decision != Verb.SENSITIVE
+    ]
     as_decided = [edge for edge in learned if edge in decided.edges] if own_decisions else []
     seen_so = [edge for edge in learned if edge not in decided.edges] if as_decided else learned
     stays, changes = split_dynamic(seen_so, options)
     stays += as_decided
-    never = [
-        (one.direction, one.protocol, one.port)
-        for one in own_decisions
-        if one.decision == Verb.NEVER
-    ]
-    ranges, changes = propose_ranges(changes, stays, never, options, inside)
+    never = [one.door for one in own_decisions if one.decision == Verb.NEVER and one.door]
+    ranges, changes = propose_ranges(changes, stays, never, options, around)
     left = left + changes
     listening = frozenset(
         (str(e.protocol), e.port) for e in edges if e.verdict == Verdict.LISTENING
     )
-    rules = ordered([*learn_rules(stays, listening, options, inside), *ranges])
+    rules = ordered([*learn_rules(stays, listening, options, around), *ranges])
     if own_decisions:
         rules = decide_rules(rules, decided, own_decisions)
+    left = withheld(left, rules, around)
     own = pods[
         (pods["namespace"] == workload.namespace)
         & (pods["workload_kind"] == workload.kind)
@@ -198,7 +204,10 @@ def _one(
     pods_total = own["pod"].nunique()
     return _Made(
         _policy(workload, rules),
-        [evidence_row(workload, rule, pods_total, window, options, lives) for rule in rules],
+        [
+            evidence_row(workload, rule, pods_total, window, options, lives, around.nodes)
+            for rule in rules
+        ],
         left,
         _workload_report(workload, rules, status, pods_total),
     )

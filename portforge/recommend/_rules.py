@@ -7,19 +7,28 @@ the shape it has.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from ipaddress import ip_address
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-from portforge.errors import CaptureError
-from portforge.policy import Entity, PeerSelector, Rule
-from portforge.recommend._blocks import covering
+from portforge.policy import PeerSelector, Rule
+from portforge.policy._model import MOST_PEERS
+from portforge.recommend._decisions import Decision
 from portforge.recommend._edges import Edge, peer_text
+from portforge.recommend._findings import Left
+from portforge.recommend._marks import Around
 from portforge.recommend._options import Options
-from portforge.schema import Direction, PeerKind, Protocol, Verdict, Workload
+from portforge.recommend._peers import named, select_peers
+from portforge.schema import Direction, Protocol, Verdict
 
-__all__ = ["Learned", "learn_range", "learn_rules", "ordered", "peers_seen"]
+__all__ = [
+    "Learned",
+    "any_peer_crosses",
+    "learn_range",
+    "learn_rules",
+    "ordered",
+    "peers_seen",
+    "withheld",
+]
 
 _DNS = 53
 _SHOWN_PEERS = 20
@@ -36,37 +45,33 @@ class Learned:
     over_grant: tuple[str, ...] = ()
     assumed: bool = False
     """Not seen in this shape: added by knowledge, or open to any peer since none was kept."""
-
-
-@dataclass
-class _Peers:
-    """The selectors of one rule, collected."""
-
-    selectors: set[PeerSelector] = field(default_factory=set)
-    reasons: list[str] = field(default_factory=list)
-    over_grant: list[str] = field(default_factory=list)
+    unlisted: int = 0
+    """Peers that were seen and that the rule has no room for."""
 
 
 def learn_rules(
     edges: Iterable[Edge],
     listeners: frozenset[tuple[str, int]],
     options: Options,
-    inside: frozenset[str] = frozenset(),
+    around: Around | None = None,
 ) -> list[Learned]:
     """The rules of one workload, sorted.
+
+    An edge has no rule where its peers were lost and a mark forbids to admit any peer.
 
     Parameters
     ----------
     edges: its learned edges.
     listeners: (protocol, port) on which it listens.
-    inside: the cluster's own addresses; no block of addresses outside may hold one.
     """
+    around = around or Around()
     groups: defaultdict[tuple[Direction, Protocol, int], list[Edge]] = defaultdict(list)
     for edge in edges:
         groups[edge.direction, edge.protocol, edge.port].append(edge)
-    rules = {key: _rule(key, group, options, inside) for key, group in groups.items()}
+    made = {key: _rule(key, group, options, around) for key, group in groups.items()}
+    rules = {key: rule for key, rule in made.items() if rule is not None}
     for direction in Direction:
-        if extra := _dns_over_tcp(direction, rules, listeners):
+        if extra := _dns_over_tcp(direction, rules, listeners, options, around):
             rules[direction, Protocol.TCP, _DNS] = extra
     return ordered(rules.values())
 
@@ -82,14 +87,16 @@ def learn_range(
     last: int,
     edges: list[Edge],
     options: Options,
-    inside: frozenset[str] = frozenset(),
-) -> Learned:
+    around: Around,
+) -> Learned | None:
     """One rule over ``first`` to ``last`` for edges of one direction and protocol.
 
     The last entry of its ``over_grant`` compares the ports admitted with those seen.
     """
     direction, protocol = edges[0].direction, edges[0].protocol
-    made = _rule((direction, protocol, first), edges, options, inside)
+    made = _rule((direction, protocol, first), edges, options, around)
+    if made is None:
+        return None
     name = f"{_rule_id(direction, protocol, first)}-{last}"
     seen, admitted = len({edge.port for edge in edges}), last - first + 1
     return replace(
@@ -104,15 +111,19 @@ def _rule(
     key: tuple[Direction, Protocol, int],
     edges: list[Edge],
     options: Options,
-    inside: frozenset[str],
-) -> Learned:
+    around: Around,
+) -> Learned | None:
     direction, protocol, port = key
-    peers = _select(edges, options, inside)
-    lost = [edge for edge in edges if edge.peer.ip is None and not _named(edge)]
+    peers = select_peers(edges, options, around)
+    lost = [edge for edge in edges if edge.peer.ip is None and not named(edge)]
+    if not peers.selectors:
+        lost = edges
     if lost:
         count = sum(edge.connections for edge in lost)
         if peers.selectors:
             peers.reasons.append(f"the peer of {count} connections was lost: peers may be missing")
+        elif any_peer_crosses(edges[0], around):
+            return None
         else:
             peers.reasons.append(f"the peers of all {count} connections were lost: any peer")
             peers.over_grant.append("any peer, none is known")
@@ -136,98 +147,32 @@ def _rule(
         tuple(peers.reasons),
         tuple(peers.over_grant),
         assumed=not peers.selectors,
+        unlisted=peers.unlisted,
     )
+
+
+def any_peer_crosses(edge: Edge, around: Around) -> Decision | None:
+    """The mark that forbids a rule for any peer, where the edge's own was lost."""
+    assert edge.workload is not None  # noqa: S101  rules are made of workloads' edges
+    return around.marks.crossed(edge.workload, edge.protocol, (edge.port, edge.port), None)
 
 
 def _rule_id(direction: Direction, protocol: str, port: int) -> str:
     return f"{'in' if direction == Direction.INGRESS else 'out'}-{protocol.lower()}-{port}"
 
 
-def _named(edge: Edge) -> bool:
-    peer = edge.peer
-    return peer.kind == PeerKind.NODE or (
-        peer.kind in (PeerKind.WORKLOAD, PeerKind.SERVICE)
-        and None not in (peer.namespace, peer.workload_kind, peer.workload)
-    )
-
-
-def _select(edges: list[Edge], options: Options, inside: frozenset[str]) -> _Peers:
-    peers = _Peers()
-    external: dict[str, datetime] = {}
-    nodes: set[str] = set()
-    unknown: set[str] = set()
-    for edge in edges:
-        ip, kind, namespace, owner, name = edge.peer
-        if kind == PeerKind.NODE:
-            nodes.add(name or ip or "")
-        elif _named(edge) and namespace and owner and name:
-            peers.selectors.add(PeerSelector(workload=Workload(namespace, owner, name)))
-        elif ip is None:
-            continue
-        elif kind == PeerKind.EXTERNAL:
-            external[ip] = min(edge.first_seen, external.get(ip, edge.first_seen))
-        elif kind == PeerKind.SERVICE:
-            peers.selectors.add(_address(ip))
-            peers.reasons.append(f"{ip} is a Service without one known workload behind it")
-        else:
-            unknown.add(ip)
-    if nodes:
-        peers.selectors.add(PeerSelector(entity=Entity.NODE))
-        peers.over_grant.append(f"every node; seen: {', '.join(sorted(nodes))}")
-    if unknown:
-        peers.selectors.add(PeerSelector(entity=Entity.CLUSTER))
-        peers.reasons.append(f"{_count(unknown)} of the cluster belong to no known workload")
-        peers.over_grant.append(f"the whole cluster for {_count(unknown)}")
-    if len(external) > options.max_addresses:
-        _outside(peers, external, options, inside)
-    else:
-        peers.selectors.update(_address(ip) for ip in external)
-    return peers
-
-
-def _outside(
-    peers: _Peers, external: dict[str, datetime], options: Options, inside: frozenset[str]
-) -> None:
-    """Too many addresses to list, with the time each was met first: blocks, or all the world."""
-    for ip in external:
-        _address(ip)
-    met = sorted(external, key=lambda ip: (external[ip], ip))
-    blocks = covering(met, options.max_addresses, options.address_price, inside)
-    count = f"{_count(external)} outside the cluster: too many to list"
-    if blocks is None:
-        peers.selectors.add(PeerSelector(entity=Entity.WORLD))
-        peers.reasons.append(count)
-        peers.over_grant.append(f"any external address for {_count(external)} seen")
-        return
-    peers.selectors.update(PeerSelector(cidr=cidr) for cidr in blocks.cidrs)
-    peers.reasons.append(f"{count}, and they lie in {', '.join(blocks.cidrs)}")
-    unit = "addresses (of IPv6: /64)" if any(":" in cidr for cidr in blocks.cidrs) else "addresses"
-    peers.over_grant.append(f"{blocks.admitted} {unit} admitted, {blocks.seen} seen")
-
-
-def _count(addresses: Collection[str]) -> str:
-    return f"{len(addresses)} address" + ("es" if len(addresses) != 1 else "")
-
-
-def _address(ip: str) -> PeerSelector:
-    try:
-        address = ip_address(ip)
-    except ValueError:
-        raise CaptureError(
-            f"peer_ip {ip!r} is not an address",
-            place="flows",
-            remedy="do not trust this capture: record again",
-        ) from None
-    return PeerSelector(cidr=f"{address}/{address.max_prefixlen}")
-
-
 def _dns_over_tcp(
     direction: Direction,
     rules: dict[tuple[Direction, Protocol, int], Learned],
     listeners: frozenset[tuple[str, int]],
+    options: Options,
+    around: Around,
 ) -> Learned | None:
     """TCP 53 beside UDP 53: an answer too long for UDP is asked for again over TCP (RFC 7766)."""
     over_udp = rules.get((direction, Protocol.UDP, _DNS))
+    if over_udp is None or not options.price:
+        return None
+    over_udp = _unmarked(over_udp, around)
     if over_udp is None:
         return None
     if over_tcp := rules.get((direction, Protocol.TCP, _DNS)):
@@ -251,12 +196,30 @@ def _dns_over_tcp(
     )
 
 
+def _unmarked(over_udp: Learned, around: Around) -> Learned | None:
+    """With the peers that may be admitted over TCP, too; None where none is left."""
+    workload, peers = over_udp.edges[0].workload, over_udp.rule.peers
+    assert workload is not None  # noqa: S101  rules are made of workloads' edges
+
+    def crossed(some: Iterable[PeerSelector] | None) -> bool:
+        mark = around.marks.crossed(workload, Protocol.TCP, (_DNS, _DNS), some)
+        return mark is not None
+
+    if peers is None:
+        return None if crossed(None) else over_udp
+    kept = tuple(peer for peer in peers if not crossed([peer]))
+    rule = over_udp.rule.model_copy(update={"peers": kept})
+    return replace(over_udp, rule=rule) if kept else None
+
+
 def _with_peers_of(over_udp: Learned, over_tcp: Learned) -> Learned:
     """TCP 53 as seen, and for everybody who asks over UDP: nobody knows whose answer is long."""
     asked, seen = over_udp.rule.peers, over_tcp.rule.peers
     if seen is None or asked is None or set(asked) <= set(seen):
         return over_tcp
     more = len(set(asked) - set(seen))
+    if len(seen) + more > MOST_PEERS:
+        return over_tcp
     return replace(
         over_tcp,
         rule=over_tcp.rule.model_copy(
@@ -265,6 +228,20 @@ def _with_peers_of(over_udp: Learned, over_tcp: Learned) -> Learned:
         reasons=(*over_tcp.reasons, "with the peers of UDP 53: long DNS answers come over TCP"),
         over_grant=(*over_tcp.over_grant, f"TCP 53 with {more} peers of UDP 53, unseen"),
     )
+
+
+def withheld(left: list[Left], rules: Iterable[Learned], around: Around) -> list[Left]:
+    """``left``, with the lost peers for which a mark forbade a rule no longer called learned."""
+    if not any(one.kind == "lost_peer" for one in left):
+        return left
+    written = {edge for rule in rules for edge in rule.edges}
+    made = []
+    for one in left:
+        lost = one.kind == "lost_peer" and one.learned and one.edge not in written
+        mark = any_peer_crosses(one.edge, around) if lost else None
+        reason = f"the peer was lost, and any peer is not let in: {mark}"
+        made.append(one if mark is None else replace(one, reason=reason, learned=False))
+    return made
 
 
 def peers_seen(learned: Learned) -> str:

@@ -103,7 +103,7 @@ def status_of(seen: Seen, window: Window, options: Options) -> Status:
     every = [*dynamic, *insufficient]
     if dynamic or insufficient:
         status = "dynamic" if dynamic else "insufficient"
-        every += [m.text for m in missing if m.name in ("losses", "lost_peers")]
+        every += [m.text for m in missing if m.name in ("losses", "lost_peers", "unlisted_peers")]
     elif missing:
         status = "learning"
         every += [_outlook(missing, until, window), *(m.text for m in missing)]
@@ -192,8 +192,15 @@ def _insufficient(seen: Seen, window: Window, options: Options) -> Iterable[str]
 
 def _lost_peers(seen: Seen) -> Iterable[_Missing]:
     lost = sum(e.connections for r in seen.rules for e in r.edges if e.peer.ip is None)
+    lost += sum(
+        one.edge.connections for one in seen.left if one.kind == "lost_peer" and not one.learned
+    )
     if lost:
         yield _Missing("lost_peers", f"the peers of {lost} connections were lost")
+    for rule in seen.rules:
+        if rule.unlisted:
+            text = f"{rule.rule.id} has no room for {rule.unlisted} peers that were seen"
+            yield _Missing("unlisted_peers", text)
 
 
 def _uncovered(

@@ -111,7 +111,7 @@ def test_cross_validate_in_time_order(capture: Capture) -> None:
     assert found[1] < found[0], "less of the rest was known"
     assert found[2] == 1
     search = GridSearchCV(
-        PortPolicyRecommender(), {"max_addresses": [1, 8]}, cv=RollingOrigin(2), error_score="raise"
+        PortPolicyRecommender(), {"price": [0, 256]}, cv=RollingOrigin(2), error_score="raise"
     )
     assert hasattr(search.fit(flows).best_estimator_, "policies_")
 

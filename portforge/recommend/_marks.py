@@ -1,0 +1,111 @@
+"""What the analyst marked as sensitive, and whether a generalisation would cross it. Pure.
+
+A mark names a workload, a namespace, a peer, a port of a protocol, or several of these at once.
+A workload or namespace is meant at both ends: it is opened to nobody new, and opened by nobody new.
+Where it is not known whether a selector holds what is marked, it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_network
+
+from portforge.policy import Entity, PeerSelector
+from portforge.recommend._decisions import Decision, Verb
+from portforge.schema import PeerKind, Workload
+
+__all__ = ["Around", "Marks"]
+
+_KINDS = {
+    Entity.NODE: {PeerKind.NODE},
+    Entity.CLUSTER: {PeerKind.WORKLOAD, PeerKind.SERVICE, PeerKind.NODE, PeerKind.UNKNOWN},
+    Entity.WORLD: {PeerKind.EXTERNAL},
+}
+
+
+class Marks:
+    """The decisions that mark something, of all that were taken."""
+
+    def __init__(self, decisions: Iterable[Decision] = ()) -> None:
+        self._marks = [one for one in decisions if one.decision == Verb.SENSITIVE]
+
+    def crossed(
+        self,
+        workload: Workload,
+        protocol: str,
+        ports: tuple[int, int],
+        selectors: Iterable[PeerSelector] | None,
+    ) -> Decision | None:
+        """The first mark that holds some peer of ``selectors`` (None: any) on some of ``ports``."""
+        chosen = None if selectors is None else list(selectors)
+        for mark in self._about(workload, protocol, ports):
+            if chosen is None or any(_holds(mark, workload, peer) for peer in chosen):
+                return mark
+        return None
+
+    def ports(self, workload: Workload, protocol: str) -> set[int]:
+        """The single ports that some mark is about at this workload."""
+        return {
+            mark.port
+            for mark in self._about(workload, protocol, (1, 65535))
+            if mark.port is not None
+        }
+
+    def _about(
+        self, workload: Workload, protocol: str, ports: tuple[int, int]
+    ) -> Iterator[Decision]:
+        for mark in self._marks:
+            if mark.protocol is not None and mark.protocol != protocol:
+                continue
+            if mark.port is not None and not ports[0] <= mark.port <= ports[1]:
+                continue
+            # With a peer of its own, the workload or namespace is the one that the rule is for.
+            if mark.peer is not None and not _is_one(mark, workload):
+                continue
+            yield mark
+
+
+def _is_one(mark: Decision, workload: Workload) -> bool:
+    return (mark.workload is None or mark.workload == workload) and (
+        mark.namespace is None or mark.namespace == workload.namespace
+    )
+
+
+def _holds(mark: Decision, workload: Workload, selector: PeerSelector) -> bool:
+    if mark.peer is not None:
+        return _overlap(mark.peer, selector)
+    if _is_one(mark, workload):
+        return True
+    # It is somebody else: the peer. Addresses outside are no workload.
+    if selector.workload is not None:
+        return _is_one(mark, selector.workload)
+    return selector.entity == Entity.CLUSTER
+
+
+def _overlap(marked: PeerSelector, selector: PeerSelector) -> bool:
+    if marked.cidr is not None and selector.cidr is not None:
+        return ip_network(marked.cidr).overlaps(ip_network(selector.cidr))
+    if marked.workload is not None:
+        return selector.workload == marked.workload or selector.entity == Entity.CLUSTER
+    if marked.entity is not None and selector.entity is not None:
+        return not _KINDS[marked.entity].isdisjoint(_KINDS[selector.entity])
+    if selector.workload is not None:
+        # A block of addresses may hold its pods.
+        return marked.entity in (None, Entity.CLUSTER)
+    return True
+
+
+@dataclass(frozen=True)
+class Around:
+    """What the rules of one workload must know of the cluster around it.
+
+    Parameters
+    ----------
+    inside: the cluster's own addresses; no block of addresses outside may hold one.
+    nodes: how many nodes the capture knows.
+    """
+
+    inside: frozenset[str] = frozenset()
+    nodes: int = 0
+    marks: Marks = Marks()  # noqa: RUF009
