@@ -1,4 +1,4 @@
-"""The analyst's notebook on a capture, as one HTML file that loads nothing. Runs no demo itself.
+"""The analyst's notebooks, executed, as one HTML file that loads nothing. Runs no demo itself.
 
 nbconvert comes with the extra ``notebooks`` and is imported only here, when called.
 """
@@ -18,17 +18,22 @@ from portforge.errors import HostError, PortforgeError, WriteError
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-__all__ = ["FIGURE", "NOTEBOOK", "execute_notebook", "render_notebook"]
+__all__ = ["FIGURE", "NOTEBOOK", "TRUST_NOTEBOOK", "execute_notebook", "render_notebook"]
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "01-from-traffic-to-policy.ipynb"
+_FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOK = _FOLDER / "01-from-traffic-to-policy.ipynb"
 """Part of the checkout, not of the wheel."""
+TRUST_NOTEBOOK = _FOLDER / "02-evidence-coverage-backtest.ipynb"
+"""Makes its own capture."""
 
 FIGURE = "application/vnd.plotly.v1+json"
 SECONDS_A_CELL = 300
 
 
-def execute_notebook(capture: Path, notebook: Path = NOTEBOOK) -> NotebookNode:
+def execute_notebook(capture: Path | None, notebook: Path = NOTEBOOK) -> NotebookNode:
     """Run the notebook on ``capture``; its figures are outputs of the type ``FIGURE``.
+
+    ``capture`` None: for a notebook that makes its own.
 
     Raises
     ------
@@ -48,11 +53,9 @@ def execute_notebook(capture: Path, notebook: Path = NOTEBOOK) -> NotebookNode:
         raise HostError("no such notebook", place=str(notebook), remedy="run it from a checkout")
     text = notebook.read_text(encoding="utf-8")
     node: NotebookNode = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
-    env = {
-        **os.environ,
-        "PORTFORGE_CAPTURE": str(capture.absolute()),
-        "PLOTLY_RENDERER": "plotly_mimetype",  # the data; render_notebook draws it
-    }
+    env = {**os.environ, "PLOTLY_RENDERER": "plotly_mimetype"}  # the data; render_notebook draws it
+    if capture is not None:
+        env["PORTFORGE_CAPTURE"] = str(capture.absolute())
     with tempfile.TemporaryDirectory(prefix="portforge-kernel-") as private:
         # Sockets in a private folder, not TCP ports: other users may share this host.
         kernel = {"transport": "ipc", "connection_file": f"{private}/kernel.json"}
@@ -74,7 +77,7 @@ def execute_notebook(capture: Path, notebook: Path = NOTEBOOK) -> NotebookNode:
     return node
 
 
-def render_notebook(capture: Path, out_html: Path, notebook: Path = NOTEBOOK) -> Path:
+def render_notebook(capture: Path | None, out_html: Path, notebook: Path = NOTEBOOK) -> Path:
     """Run the notebook on ``capture`` and write it to ``out_html``; returns ``out_html``.
 
     The file carries plotly.js and the styles with it, so it can be mailed and read offline.
@@ -95,9 +98,10 @@ def render_notebook(capture: Path, out_html: Path, notebook: Path = NOTEBOOK) ->
     # What the template would load from elsewhere, and this notebook does not need.
     for url in ("require_js_url", "mathjax_url", "mermaid_js_url", "jquery_url"):
         setattr(exporter, url, "")
-    html, _ = exporter.from_notebook_node(
-        node, {"metadata": {"name": f"From traffic to policy: {capture.name}"}}
-    )
+    title = node.cells[0].source.splitlines()[0].lstrip("# ")
+    if capture is not None:
+        title += f": {capture.name}"
+    html, _ = exporter.from_notebook_node(node, {"metadata": {"name": title}})
     _write(out_html, html)
     return out_html
 

@@ -13,7 +13,8 @@ import pandas as pd
 
 from portforge.capture import Capture
 from portforge.errors import CaptureError
-from portforge.policy import Mode, PortPolicy, simulate
+from portforge.policy import Mode, PortPolicy
+from portforge.policy._simulate import decide
 from portforge.recommend._decisions import Decision
 from portforge.recommend._frame import FrameCapture
 from portforge.recommend._needed import ANSWERED, kept_out
@@ -115,12 +116,12 @@ def backtest_workloads(
         if (known & subject).any():
             lost = losses[losses["interval_end"] <= t]
             made = recommend(FrameCapture(flows[known], lost), options=options, decisions=decisions)
-            policies = made.policies
+            policies = [p.model_copy(update={"mode": Mode.ENFORCE}) for p in made.policies]
             status = {
                 tuple(one[name] for name in _WORKLOAD): one["status"]
                 for one in made.report["workloads"]
             }
-        rest = simulate(policies, flows[~known & needed], mode_override=Mode.ENFORCE).frame
+        rest = decide(flows[~known & needed], policies, None)
         rows += [{"trained_until": t} | one for one in _by_workload(rest, status)]
     columns = ["trained_until", *_WORKLOAD, "status", "answered", "denied", "uncertain", "broken"]
     columns += ["first_denied_at", "first_denied"]
