@@ -26,8 +26,8 @@ cluster-stop: install ## stop it and leave nothing but the cached binaries and i
 demo-cluster: install ## the whole loop on a real cluster: its own, or the one of KUBECONFIG
 	@scripts/cluster demo $(ARGS)
 
-lab: install ## JupyterLab on notebooks/ with the shipped capture (or PORTFORGE_CAPTURE)
-	@scripts/lab $(ARGS)
+lab: install ## JupyterLab on notebooks/ with the shipped capture (or PORTFORGE_CAPTURE); NOTEBOOK=02 opens that one
+	@scripts/lab "$(or $(NOTEBOOK),01)" $(ARGS)
 
 test: install ## lint, types, generated docs, unit, kernel, notebook and cluster tests (all but test-faults)
 	@scripts/check
