@@ -13,6 +13,7 @@ import pyarrow as pa
 from portforge.capture._files import Files, find_files
 from portforge.capture._remote import mirror
 from portforge.capture._rhythms import rhythms
+from portforge.capture._rollups import rollup_of
 from portforge.capture._rows import check_losses
 from portforge.capture._times import Instant, Window, instant, iso
 from portforge.engines import Engine, EngineError, open_engine
@@ -53,7 +54,20 @@ def open_capture(
     """
     runs = None if engine == "duckdb" else open_engine(engine)
     url = store_url(path)
-    return Capture(find_files(*mirror(url, since, until)) if url else find_files(Path(path)), runs)
+    if url:
+        return Capture(find_files(*mirror(url, since, until)), runs)
+    while True:
+        before = _listed(Path(path))
+        try:
+            return Capture(find_files(Path(path)), runs)
+        except CaptureError:
+            if _listed(Path(path)) == before:
+                raise
+            # Files were merged or came meanwhile: what is there now?
+
+
+def _listed(path: Path) -> set[str]:
+    return {str(file) for file in path.rglob("*.parquet")}
 
 
 class Capture:
@@ -64,16 +78,17 @@ class Capture:
         from portforge.capture._sums import Sums
 
         self.files = files
+        self._used: tuple[str, ...] = ()
         own = DuckDB()
         self._db = own.connection
         try:
             self._views()
             if engine is not None:
                 engine.scan("flow_rows", files.flows)
-            self._sums = Sums(engine or own, str(files.root))
+            self._sums = Sums(engine or own, str(files.root), *self._rollups(engine or own))
             check_losses(self._db)
         except (duckdb.Error, EngineError) as wrong:
-            raise _damaged(files, wrong) from None
+            raise self._damaged(wrong) from None
         _ = self._extent
 
     def _views(self) -> None:
@@ -92,6 +107,26 @@ class Capture:
         self._db.execute(
             f"CREATE VIEW losses AS SELECT {loss_names}, cluster, date FROM loss_rows"  # noqa: S608
         )
+
+    def _rollups(self, engine: Engine) -> tuple[str | None, bool]:
+        """The view of the rows that no rollup holds, and whether there are rollups."""
+        from portforge.engines._expressions import DAYS_SCHEMA
+
+        used: list[str] = []
+        fresh: list[str] = []
+        for folder, files in self.files.folders().items():
+            rollup = rollup_of(self.files.root, folder, files, DAYS_SCHEMA)
+            if rollup is None:
+                fresh += map(str, files)
+            else:
+                used.append(str(rollup))
+        self._used = tuple(used)
+        if not used:
+            return "flow_rows", False
+        engine.scan("rollup_rows", used)
+        if fresh:
+            engine.scan("fresh_rows", fresh)
+        return "fresh_rows" if fresh else None, True
 
     def __repr__(self) -> str:
         window = self.window()
@@ -205,7 +240,16 @@ class Capture:
         try:
             return _to_pandas(ask(self.window(since, until)))
         except EngineError as wrong:
-            raise _damaged(self.files, wrong) from None
+            raise self._damaged(wrong) from None
+
+    def _damaged(self, wrong: Exception) -> CaptureError:
+        text = str(wrong)
+        files = (*self.files.flows, *self.files.losses, *self._used)
+        return CaptureError(
+            f"damaged rows ({text.splitlines()[0]})",
+            place=next((file for file in files if file in text), str(self.files.root)),
+            remedy="remove the file; the other files of the capture stay usable",
+        )
 
     def rhythms(
         self, asked: pd.DataFrame, tolerance: float, since: Instant = None, until: Instant = None
@@ -214,15 +258,27 @@ class Capture:
         try:
             return _to_pandas(rhythms(self._db, asked, tolerance, *self._where(since, until)))
         except duckdb.Error as wrong:
-            raise _damaged(self.files, wrong) from None
+            raise self._damaged(wrong) from None
 
     def _where(self, since: Instant, until: Instant) -> tuple[str, list[object]]:
         window = self.window(since, until)
         return "last_seen >= ? AND first_seen <= ?", [window.start, window.end]
 
     def _frame(self, query: str, values: Sequence[object]) -> pd.DataFrame:
-        answer = self._db.sql(query, params=list(values))
-        return _to_pandas(answer.to_arrow_table()) if answer is not None else pd.DataFrame()
+        try:
+            answer = self._db.sql(query, params=list(values))
+            return _to_pandas(answer.to_arrow_table()) if answer is not None else pd.DataFrame()
+        except duckdb.IOException as wrong:
+            gone = [
+                file for file in (*self.files.flows, *self.files.losses) if not Path(file).exists()
+            ]
+            if not gone:
+                raise
+            raise CaptureError(
+                "the file went away since the capture was opened",
+                place=gone[0],
+                remedy="open the capture again; portforge compact may have merged it",
+            ) from wrong
 
 
 def _to_pandas(table: pa.Table) -> pd.DataFrame:
@@ -236,13 +292,3 @@ def _to_pandas(table: pa.Table) -> pd.DataFrame:
 
 
 _MAY_BE_NULL = {"target_port", "rtt_us"}
-
-
-def _damaged(files: Files, wrong: Exception) -> CaptureError:
-    text = str(wrong)
-    place = next((f for f in (*files.flows, *files.losses) if f in text), str(files.root))
-    return CaptureError(
-        f"damaged rows ({text.splitlines()[0]})",
-        place=place,
-        remedy="remove the file; the other files of the capture stay usable",
-    )

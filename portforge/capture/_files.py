@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
@@ -11,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from portforge.capture._merged import merged_in, passed_over
 from portforge.errors import CaptureError
 from portforge.schema import FLOW_SCHEMA, LOSS_PREFIX, LOSS_SCHEMA, SCHEMA_VERSION, VERSION_KEY
 
@@ -22,18 +24,31 @@ _OTHER_VERSION = re.compile(r"v\d+")
 
 @dataclass(frozen=True)
 class Files:
-    """The files of one capture, sorted: ``flows`` hold flow records, ``losses`` what was lost."""
+    """The files of one capture, sorted: ``flows`` hold flow records, ``losses`` what was lost.
+
+    ``merged`` are there too, but their rows stand in another file of the same folder.
+    """
 
     root: Path
     flows: tuple[str, ...]
     losses: tuple[str, ...]
+    merged: tuple[str, ...] = ()
+
+    def folders(self) -> dict[Path, list[Path]]:
+        """The flow files by their folder, one for each cluster and day."""
+        found: defaultdict[Path, list[Path]] = defaultdict(list)
+        for file in map(Path, self.flows):
+            found[file.parent].append(file)
+        return dict(found)
 
 
-def find_files(path: Path, only: Iterable[str] | None = None) -> Files:
+def find_files(
+    path: Path, only: Iterable[str] | None = None, *, may_be_empty: bool = False
+) -> Files:
     """The files below ``path``, each with a footer that keeps contract 1.
 
-    Names that begin with a dot are the recorder's unfinished files and are passed over. ``only``
-    names the files to take, where not all of them are meant.
+    Names that begin with a dot are the recorder's unfinished files and are passed over, and so are
+    files that a merged file holds. ``only`` names the files to take, where not all are meant.
 
     Raises
     ------
@@ -54,14 +69,29 @@ def find_files(path: Path, only: Iterable[str] | None = None) -> Files:
     losses: list[str] = []
     for file in found:
         _check_place(file, base)
+    over = _passed_over(found)
+    for file in found:
+        if file in over:
+            continue
         is_loss = file.name.startswith(LOSS_PREFIX)
         _check_footer(file, LOSS_SCHEMA if is_loss else FLOW_SCHEMA)
         (losses if is_loss else flows).append(str(file))
-    if not flows:
+    if not flows and not may_be_empty:
         raise CaptureError(
             "the capture holds no flow files", place=str(root), remedy="record some traffic first"
         )
-    return Files(root, tuple(flows), tuple(losses))
+    return Files(root, tuple(flows), tuple(losses), tuple(str(p) for p in found if p in over))
+
+
+def _passed_over(found: list[Path]) -> set[Path]:
+    folders: defaultdict[Path, list[Path]] = defaultdict(list)
+    for file in found:
+        folders[file.parent].append(file)
+    over = set()
+    for folder, files in folders.items():
+        names = passed_over(merged_in(files), folder)
+        over |= {file for file in files if file.name in names}
+    return over
 
 
 def _check_root(root: Path, base: Path) -> None:

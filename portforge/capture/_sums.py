@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
+import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
@@ -26,6 +27,7 @@ from portforge.engines._expressions import (
     flow_rows,
     pods,
     problems,
+    rollups,
     within,
 )
 from portforge.engines._tests import TESTS
@@ -37,25 +39,29 @@ __all__ = ["Sums"]
 class Sums:
     """The daily sums of the engine's view ``flow_rows``.
 
+    Parameters
+    ----------
+    fresh: the view with those rows of ``flow_rows`` that are in no rollup; None: all are.
+    kept: whether there is a view ``rollup_rows``.
+
     Raises
     ------
     CaptureError: rows that cannot be true, or whose sum passes 64 bits.
     EngineError: the engine's own trouble.
     """
 
-    def __init__(self, engine: Engine, place: str) -> None:
+    def __init__(
+        self, engine: Engine, place: str, fresh: str | None = "flow_rows", kept: bool = False
+    ) -> None:
         self._engine, self._place = engine, place
         try:
-            self._keep()
+            engine.keep("days", _days(engine.dialect, engine.microseconds, fresh, kept))
             self.rows, wrong, self.first, self.last = self._extent()
         except OverflowError as passed:
             self._check()
             raise self._too_much() from passed
         if wrong:
             self._check()
-
-    def _keep(self) -> None:
-        self._engine.keep("days", _daily(self._engine.dialect, self._engine.microseconds))
 
     def _extent(self) -> tuple[int, int, datetime | None, datetime | None]:
         (found,) = self._engine.ask(self._sql(extent(days()))).to_pylist()
@@ -98,8 +104,11 @@ class Sums:
 
 
 @cache
-def _daily(dialect: str, microseconds: str) -> str:
-    return to_sql(daily(flow_rows(), microseconds), dialect)
+def _days(dialect: str, microseconds: str, fresh: str | None, kept: bool) -> str:
+    parts = [rollups()] if kept else []
+    if fresh is not None:
+        parts.append(daily(flow_rows(fresh), microseconds))
+    return to_sql(ibis.union(*parts) if len(parts) > 1 else parts[0], dialect)
 
 
 def _counts(found: dict[str, Any]) -> dict[str, int]:

@@ -33,6 +33,7 @@ COMMANDS = (
     "rollback",
     "break-glass",
     "capture",
+    "compact",
     "schema",
     "doctor",
 )

@@ -29,6 +29,7 @@ __all__ = [
     "flow_rows",
     "pods",
     "problems",
+    "rollups",
     "within",
 ]
 
@@ -75,6 +76,12 @@ def flow_rows(name: str = "flow_rows") -> ir.Table:
 def days(name: str = "days") -> ir.Table:
     """The kept answer of :func:`daily` as a table of the engine."""
     return ibis.table({field.name: _kind(field.type) for field in DAYS_SCHEMA}, name)
+
+
+def rollups(name: str = "rollup_rows") -> ir.Table:
+    """The answers of :func:`daily` that were kept in files."""
+    kinds = {field.name: _kind(field.type) for field in DAYS_SCHEMA}
+    return ibis.table({**kinds, "filename": dt.string}, name).select(*kinds)
 
 
 def daily(rows: ir.Table, microseconds: str) -> ir.Table:

@@ -109,12 +109,27 @@ def listed(answer: dict[str, Any], place: str) -> list[Listed]:
 def missing(
     files: Iterable[Listed], folder: Path, since: datetime | None, until: datetime | None
 ) -> list[Listed]:
-    """Those that ``folder`` does not have in full and that may hold rows from since to until."""
-    return [
-        file
-        for file in files
-        if _within(file, since, until) and _size(folder / file.path) != file.size
-    ]
+    """Those that ``folder`` does not have in full and that may hold rows from since to until.
+
+    What ``portforge compact`` has merged there, it has.
+    """
+    merged: dict[Path, frozenset[str]] = {}
+    found = []
+    for file in files:
+        place = folder / file.path
+        if _within(file, since, until) and _size(place) != file.size:
+            if place.parent not in merged:
+                merged[place.parent] = _merged(place.parent)
+            if place.name not in merged[place.parent]:
+                found.append(file)
+    return found
+
+
+def _merged(folder: Path) -> frozenset[str]:
+    from portforge.capture._merged import merged_in
+
+    held = merged_in(folder.glob("*.parquet")).values()
+    return frozenset(name for names in held for name in names)
 
 
 def _within(file: Listed, since: datetime | None, until: datetime | None) -> bool:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from portforge.schema import Direction, PeerKind, Protocol, Verdict
 
 Row = dict[str, Any]
+Window = tuple[datetime | None, datetime | None]
 
 _EDGE = (
     *("namespace", "workload_kind", "workload", "direction", "protocol", "port", "target_port"),
@@ -142,7 +143,7 @@ def rows(draw: st.DrawFn, most: int = 8) -> list[Row]:
     return [*some, *twice, *moved]
 
 
-def windows(rows: list[Row]) -> st.SearchStrategy[tuple[datetime | None, datetime | None]]:
+def windows(rows: list[Row]) -> st.SearchStrategy[Window]:
     """None, the rows' own instants, and a microsecond beside them."""
     instants = sorted({row[name] for row in rows for name in ("first_seen", "last_seen")})
     step = timedelta(microseconds=1)

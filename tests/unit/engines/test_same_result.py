@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ from flow_rows import row, write_capture, write_file
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from portforge.capture import open_capture
+from portforge.capture import compact, open_capture
 from portforge.errors import CaptureError
 
-ENGINES = {"duckdb": 25}
+LATER = datetime(2026, 4, 1, tzinfo=UTC)
+ENGINES = {"duckdb": 15}
 """Each with the number of examples that it has time for."""
 
 
@@ -23,16 +25,27 @@ def check(data: st.DataObject, engine: str) -> None:
     rows = data.draw(oracle.rows())
     windows = data.draw(st.lists(oracle.windows(rows), min_size=1, max_size=2))
     with tempfile.TemporaryDirectory() as folder:
-        capture = open_capture(write(Path(folder), rows), engine=engine)
-        for since, until in [(None, None), *windows]:
-            try:
-                window = capture.window(since, until)
-            except CaptureError:  # it ends before it begins
-                continue
-            note(f"{window}")
-            edges = oracle.as_rows(capture.aggregated(since, until))
-            assert edges == oracle.aggregated(rows, *window)
-            assert oracle.as_rows(capture.pods(since, until)) == oracle.pods(rows, *window)
+        answers_are_right(write(Path(folder), rows), rows, windows, engine)
+        note("compacted")
+        compact(folder, now=LATER)
+        assert list(Path(folder).glob("rollup/**/*.parquet"))
+        answers_are_right(Path(folder), rows, windows, engine)
+
+
+def answers_are_right(
+    folder: Path, rows: list[oracle.Row], windows: list[oracle.Window], engine: str
+) -> None:
+    """Of the capture as a whole, and of each window."""
+    capture = open_capture(folder, engine=engine)
+    for since, until in [(None, None), *windows]:
+        try:
+            window = capture.window(since, until)
+        except CaptureError:  # it ends before it begins
+            continue
+        note(f"{window}")
+        edges = oracle.as_rows(capture.aggregated(since, until))
+        assert edges == oracle.aggregated(rows, *window)
+        assert oracle.as_rows(capture.pods(since, until)) == oracle.pods(rows, *window)
 
 
 def write(folder: Path, rows: list[oracle.Row]) -> Path:
