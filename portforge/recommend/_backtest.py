@@ -6,6 +6,7 @@ Changes nothing and writes nothing. All records of the capture are held in memor
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -95,7 +96,8 @@ def backtest_workloads(
     ``status`` is what the recommendation said at the origin, null where the workload had no
     policy yet: nothing of it is denied then. ``first_denied`` says what broke it first, and when.
     """
-    options = options or Options()
+    # Outliers change no policy; looking for them takes as long as learning does.
+    options = replace(options or Options(), outlier_share=0.0)
     flows, losses = capture.flows(), capture.losses()
     aside = kept_out(flows, capture.aggregated(), options, decisions, capture=capture)
     # What came once and late may be needed all the same: its denials count against us.

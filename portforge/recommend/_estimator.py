@@ -62,6 +62,7 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
         dynamic_ports: int = Options.dynamic_ports,
         propose_ranges: bool = Options.propose_ranges,
         stable_factor: int = Options.stable_factor,
+        outlier_share: float = Options.outlier_share,
         enough_hours: float = Options.enough_hours,
         ready_hours: float = Options.ready_hours,
         enough_coverage: float = Options.enough_coverage,
@@ -79,6 +80,7 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
         self.dynamic_ports = dynamic_ports
         self.propose_ranges = propose_ranges
         self.stable_factor = stable_factor
+        self.outlier_share = outlier_share
         self.enough_hours = enough_hours
         self.ready_hours = ready_hours
         self.enough_coverage = enough_coverage

@@ -24,6 +24,7 @@ KINDS: dict[str, str] = {
     "beacon": "regular calls of next to no payload to one peer outside; odd ones are kept out",
     "first_time": "a first contact with a sensitive port, late and on one day; kept out",
     "one_sided": "a few answers of next to no payload, as a short scan gets; kept out",
+    "outlier": "learned, and unlike all other connections: look at it",
     "never": "the analyst decided that it is never learned",
     "denied": "refused by a policy",
     "refused": "nobody listened",

@@ -26,6 +26,7 @@ class Options:
     propose_ranges: whether a dynamic workload gets a range for its changing ports, where they look
         like one; it stays dynamic.
     stable_factor: a port with this many times the median connections of its band is not dynamic.
+    outlier_share: largest share of the learned connections that may be called outliers; 0: none.
     enough_hours: below this window no estimate is worth anything.
     ready_hours: below this no workload is ready: what comes weekly had no time to come.
     enough_coverage: sample coverage, of ports and of peers, by hours and by days, at which a
@@ -42,6 +43,7 @@ class Options:
     dynamic_ports: int = 50
     propose_ranges: bool = True
     stable_factor: int = 10
+    outlier_share: float = 0.01
     enough_hours: float = 24
     ready_hours: float = 168
     enough_coverage: float = 0.9999

@@ -24,6 +24,7 @@ from portforge.recommend._findings import KINDS, Left, findings_frame
 from portforge.recommend._lifecycle import JOBS, Life, Pod, restart
 from portforge.recommend._marks import Around, Marks
 from portforge.recommend._options import Options
+from portforge.recommend._outliers import find_outliers
 from portforge.recommend._phases import Lives, lives_of
 from portforge.recommend._ranges import propose_ranges
 from portforge.recommend._recommendation import Recommendation
@@ -93,6 +94,8 @@ def recommend(
         for e in learned
         if e in beacons and not beacons[e].strong
     ]
+    odd = find_outliers([e for e in learned if e not in decided.edges], pods, window, options)
+    left += [Left(edge, "outlier", reason, learned=True) for edge, reason in odd.items()]
     subjects = _subjects(edges, namespaces, workloads, capture)
     lives = lives_of(pods)
     quiet = _unrestarted(pods, window)

@@ -113,6 +113,7 @@ RULES: Mapping[str, Rule] = {
     "beacon": Rule(Level.LOW, Level.HIGH, (_kept_out, _going_on), (_learned,)),
     "first_time": Rule(Level.MEDIUM, Level.HIGH, (_crosses, _many)),
     "one_sided": Rule(Level.LOW, Level.HIGH, (_sensitive, _many)),
+    "outlier": Rule(Level.LOW, Level.MEDIUM, (_crosses, _sensitive)),
     "never": Rule(Level.LOW, Level.HIGH, (_sensitive, _going_on)),
     "denied": Rule(Level.LOW, Level.HIGH, (_sensitive, _many)),
     "refused": Rule(Level.INFO, Level.MEDIUM, (_sensitive, _many)),
