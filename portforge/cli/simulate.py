@@ -50,6 +50,7 @@ Exit codes: 0 done; 1 an input cannot be used; 3 with --fail-on-denied, somethin
     help="Causes to show for each workload.",
 )
 @click.option("--fail-on-denied", is_flag=True, help="Exit with 3 when a flow would be denied.")
+@click.option("--engine", default="duckdb", show_default=True, help="What sums up; another: spark.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def command(
     policies: Path,
@@ -61,6 +62,7 @@ def command(
     mode: str,
     examples: int,
     fail_on_denied: bool,
+    engine: str,
     as_json: bool,
 ) -> None:
     """Say what the POLICIES (file or folder) would have done to the flows of a CAPTURE.
@@ -75,7 +77,7 @@ def command(
 
     known = read_policies(policies)
     other = None if against is None else read_policies(against)
-    flows = open_capture(capture, since, until).aggregated(since, until)
+    flows = open_capture(capture, since, until, engine).aggregated(since, until)
     if answered_only:
         flows = flows.loc[flows["verdict"].isin(["allowed", "audited"])]
     override = None if mode == "own" else Mode(mode.capitalize())

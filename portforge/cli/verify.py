@@ -80,6 +80,7 @@ def _show(found: Verification, strict: bool) -> None:
     help="YAML file of what must be learned, and what never may.",
 )
 @click.option("--strict", is_flag=True, help="Exit with 3 also when something is uncertain.")
+@click.option("--engine", default="duckdb", show_default=True, help="What sums up; another: spark.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def command(
     policies: Path,
@@ -88,6 +89,7 @@ def command(
     until: str | None,
     decisions: Path | None,
     strict: bool,
+    engine: str,
     as_json: bool,
 ) -> None:
     """Say whether the POLICIES (file or folder) allow all that was answered in a CAPTURE.
@@ -102,7 +104,7 @@ def command(
 
     found = verify(
         read_policies(policies),
-        open_capture(capture, since, until),
+        open_capture(capture, since, until, engine),
         since=since,
         until=until,
         now=datetime.now(UTC),

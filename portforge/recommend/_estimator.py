@@ -12,7 +12,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from portforge.capture import Capture
-from portforge.policy import Mode, PortPolicy, simulate
+from portforge.policy import Mode, PortPolicy
+from portforge.policy._simulate import decide
 from portforge.recommend._decisions import Decision, read_decisions
 from portforge.recommend._frame import FrameCapture
 from portforge.recommend._needed import ANSWERED, kept_out
@@ -119,7 +120,8 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "policies_")
         capture = _capture(flows)
         rows = capture.flows()
-        judged = simulate(self.policies_, rows, mode_override=Mode.ENFORCE).frame
+        enforced = [p.model_copy(update={"mode": Mode.ENFORCE}) for p in self.policies_]
+        judged = decide(rows, enforced, None)
         restricted = {tuple(policy.workload) for policy in self.policies_}
         owners = judged[_WORKLOAD].itertuples(index=False, name=None)
         sums, said = capture.aggregated(), self._decisions()

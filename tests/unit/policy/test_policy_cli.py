@@ -328,6 +328,13 @@ def test_simulate_as_a_gate(folder: Path, capture: Path) -> None:
     ok(*gate, "--mode", "audit")
 
 
+@pytest.mark.parametrize("command", ["simulate", "verify"])
+def test_an_engine_that_is_not_there(folder: Path, capture: Path, command: str) -> None:
+    args = (command, folder / "policies", capture, "--engine")
+    ok(*args, "duckdb")
+    assert "nowhere" in str(run(*args, "nowhere").exception)
+
+
 def test_simulate_without_a_capture(folder: Path) -> None:
     wrong = run("simulate", folder / "policies", folder / "nowhere").exception
     assert isinstance(wrong, CaptureError)
