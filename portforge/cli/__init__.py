@@ -23,6 +23,7 @@ COMMANDS = (
     "simulate",
     "verify",
     "drift",
+    "roles",
     "diff",
     "lint",
     "explain",

@@ -2,13 +2,15 @@
 
 The way through: ``_edges`` (the capture's sums as objects) → ``_scans`` and ``_sort`` (what may be
 learned, and what is left out and why) → ``_decide`` (the analyst's decisions overrule that) →
-``_dynamic`` and ``_ranges`` → ``_rules`` → ``_coverage``, ``_lifecycle`` and ``_status`` (how far
+``_dynamic``, ``_ranges``, ``_rules`` and ``_peers`` (at the ``_price``, and across none of the
+``_marks``) → ``_phases`` and ``_evidence`` → ``_coverage``, ``_lifecycle`` and ``_status`` (how far
 to trust it) → ``_recommendation`` (the result and its files). All but the first and the last are
 functions of their arguments.
 
 Around it: ``_estimator`` and ``_split`` (the same for scikit-learn), ``_backtest`` (what policies
 learned earlier would have broken later), ``_verify`` (what any policies would break), ``_drift``
-(what policies in force lack, and what nobody uses), ``_needed`` (what policies should allow).
+(what policies in force lack, and what nobody uses), ``_needed`` (what policies should allow),
+``_roles`` (which workloads behave alike).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from portforge.recommend._needed import kept_out
 from portforge.recommend._options import Options
 from portforge.recommend._recommend import recommend
 from portforge.recommend._recommendation import Recommendation
+from portforge.recommend._roles import Roles, roles
 from portforge.recommend._split import RollingOrigin
 from portforge.recommend._verify import Verification, verify
 
@@ -36,6 +39,7 @@ __all__ = [
     "Options",
     "PortPolicyRecommender",
     "Recommendation",
+    "Roles",
     "RollingOrigin",
     "Verification",
     "backtest",
@@ -44,6 +48,7 @@ __all__ = [
     "kept_out",
     "read_decisions",
     "recommend",
+    "roles",
     "verify",
 ]
 
