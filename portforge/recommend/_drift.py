@@ -24,6 +24,7 @@ from portforge.recommend._decisions import Decision
 from portforge.recommend._drift_missing import missing, new_since
 from portforge.recommend._drift_use import Known, uses
 from portforge.recommend._edges import Edge, edges_of
+from portforge.recommend._marks import around_of
 from portforge.recommend._options import Options
 from portforge.recommend._sort import sort_edges
 from portforge.schema import Workload
@@ -134,6 +135,7 @@ def drift(
     edges = edges_of(capture.aggregated(since, until))
     beacons = find_beacons(capture, edges, since, until)
     decided = decide(*sort_edges(edges, options, beacons), decisions)
+    around = around_of(edges, (), decisions)
     known = Known(
         window,
         moment,
@@ -163,7 +165,7 @@ def drift(
         parts = {
             "rules": [frames.rule_row(policy, use, known, soon, options) for use in used],
             "missing": [
-                frames.missing_row(one) for one in missing(policy, wanted, moment, options)
+                frames.missing_row(one) for one in missing(policy, wanted, moment, options, around)
             ],
             "expiry": frames.expiry_rows(policy, used, known, soon),
             "since_approval": [

@@ -13,6 +13,7 @@ from portforge.capture import Window
 from portforge.policy import PeerSelector, PortPolicy, Rule, judge
 from portforge.recommend._drift_use import enforced, rule_at
 from portforge.recommend._edges import Edge, party
+from portforge.recommend._marks import Around
 from portforge.recommend._options import Options
 from portforge.recommend._rules import Learned, learn_rules
 from portforge.schema import PeerKind
@@ -43,13 +44,13 @@ class New:
 
 
 def missing(
-    policy: PortPolicy, needed: Sequence[Edge], now: datetime, options: Options
+    policy: PortPolicy, needed: Sequence[Edge], now: datetime, options: Options, around: Around
 ) -> list[Missing]:
     """What the policy would deny of ``needed``, its workload's, at ``now``."""
     judged = enforced(policy)
     denied = [edge for edge in needed if _judge(judged, edge, now)[0] == "denied"]
     found = []
-    for learned in learn_rules(denied, frozenset(), options):
+    for learned in learn_rules(denied, frozenset(), options, around):
         if policy.rules(learned.direction) is None:
             continue
         rule = learned.rule

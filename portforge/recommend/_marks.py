@@ -13,9 +13,10 @@ from ipaddress import ip_network
 
 from portforge.policy import Entity, PeerSelector
 from portforge.recommend._decisions import Decision, Verb
+from portforge.recommend._edges import Edge
 from portforge.schema import PeerKind, Workload
 
-__all__ = ["Around", "Marks"]
+__all__ = ["Around", "Marks", "around_of"]
 
 _KINDS = {
     Entity.NODE: {PeerKind.NODE},
@@ -109,3 +110,15 @@ class Around:
     inside: frozenset[str] = frozenset()
     nodes: int = 0
     marks: Marks = Marks()  # noqa: RUF009
+
+
+def around_of(edges: Iterable[Edge], nodes: Iterable[str], decisions: Iterable[Decision]) -> Around:
+    """From all edges of the window, and the nodes on which pods were seen."""
+    outside = (PeerKind.EXTERNAL, PeerKind.LOOPBACK)
+    inside, names = set(), set(nodes)
+    for edge in edges:
+        if edge.peer.ip and edge.peer.kind not in outside:
+            inside.add(edge.peer.ip)
+        if edge.peer.kind == PeerKind.NODE and edge.peer.workload:
+            names.add(edge.peer.workload)
+    return Around(frozenset(inside), len(names), Marks(decisions))

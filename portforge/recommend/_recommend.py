@@ -22,7 +22,7 @@ from portforge.recommend._edges import Edge, edges_of
 from portforge.recommend._evidence import evidence_frame, evidence_row
 from portforge.recommend._findings import KINDS, Left, findings_frame
 from portforge.recommend._lifecycle import JOBS, Life, Pod, restart
-from portforge.recommend._marks import Around, Marks
+from portforge.recommend._marks import Around, around_of
 from portforge.recommend._options import Options
 from portforge.recommend._outliers import find_outliers
 from portforge.recommend._phases import Lives, lives_of
@@ -99,12 +99,7 @@ def recommend(
     subjects = _subjects(edges, namespaces, workloads, capture)
     lives = lives_of(pods)
     quiet = _unrestarted(pods, window)
-    outside = (PeerKind.EXTERNAL, PeerKind.LOOPBACK)
-    around = Around(
-        frozenset(e.peer.ip for e in edges if e.peer.ip and e.peer.kind not in outside),
-        len({*pods["node"]} | {e.peer.workload for e in edges if e.peer.kind == PeerKind.NODE}),
-        Marks(decisions),
-    )
+    around = around_of(edges, {*pods["node"]}, decisions)
     progress(f"writing rules for {len(subjects)} workloads")
     made = [
         _one(

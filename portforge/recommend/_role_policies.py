@@ -7,7 +7,7 @@ keeps its own rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 
@@ -18,7 +18,9 @@ from portforge.recommend._marks import Marks
 from portforge.recommend._price import unobserved
 from portforge.schema import Direction
 
-__all__ = ["Shared", "shared_policy"]
+__all__ = ["Needed", "Shared", "needed", "shared_policy"]
+
+Needed = Mapping[Direction, Sequence[Rule]]
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,31 @@ class Shared:
     note: str = ""
 
 
-def shared_policy(
-    own: PortPolicy, others: Sequence[PortPolicy], decisions: Sequence[Decision]
-) -> Shared:
-    """The policy of one member with what the ``others`` of its role need."""
+def needed(policies: Iterable[PortPolicy]) -> Needed:
+    """What any of the policies allows, with the peers of all on the same ports together.
+
+    Any peer means that the recorder lost them: it is no need of another member.
+    """
+    found: dict[tuple[Direction, str, int, int], tuple[Rule, set[PeerSelector]]] = {}
+    for policy in policies:
+        for direction in Direction:
+            for rule in policy.rules(direction) or ():
+                if rule.peers is not None:
+                    key = (direction, str(rule.protocol), rule.port, rule.last_port)
+                    found.setdefault(key, (rule, set()))[1].update(rule.peers)
+    made: dict[Direction, list[Rule]] = {direction: [] for direction in Direction}
+    for (direction, _, first, last), (rule, peers) in found.items():
+        made[direction].append(_rule(direction, rule, (first, last), peers))
+    return made
+
+
+def shared_policy(own: PortPolicy, wanted: Needed, decisions: Sequence[Decision]) -> Shared:
+    """The policy of one member with what its role needs: see :func:`needed`."""
     held = _Held(own, decisions)
     made: dict[str, tuple[Rule, ...]] = {}
     for direction in Direction:
         mine = own.rules(direction) or ()
-        # Any peer means that the recorder lost them: no other member needs that.
-        more = [r for p in others for r in p.rules(direction) or () if r.peers is not None]
-        rules = tuple(_union(direction, mine, more, held))
+        rules = tuple(_union(direction, mine, wanted[direction], held))
         longest = max((len(rule.peers or ()) for rule in rules), default=0)
         if len(rules) > MOST_RULES or longest > MOST_PEERS:
             note = f"keeps its own rules: no policy has room for {len(rules)} {direction} rules"
@@ -98,8 +114,9 @@ def _union(
 ) -> list[Rule]:
     """Rules of one direction: ports that overlap are one rule, with the peers of all."""
     made: list[Rule] = []
+    theirs = {id(rule) for rule in mine}
     for group in _overlapping([*mine, *more]):
-        own = [rule for rule in group if rule in mine]
+        own = [rule for rule in group if id(rule) in theirs]
         if len({(rule.port, rule.last_port) for rule in group}) == 1:
             rule = _same_ports(direction, group, own, held)
             made += [rule] if rule else []

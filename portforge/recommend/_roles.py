@@ -10,7 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 
@@ -20,7 +20,7 @@ from portforge.recommend._decisions import Decision
 from portforge.recommend._profiles import Door, Profile, cluster, kind_of, profile_of
 from portforge.recommend._recommend import recommend
 from portforge.recommend._recommendation import Recommendation
-from portforge.recommend._role_policies import shared_policy
+from portforge.recommend._role_policies import needed, shared_policy
 from portforge.schema import Direction, Workload
 
 __all__ = ["DISTANCE", "Roles", "roles"]
@@ -122,15 +122,15 @@ def roles(
     frame = pd.DataFrame(apart, index=["/".join(w) for w in profiles])
     frame.columns = frame.index
     rows, doors, shared = [], [], {}
+    place = {workload: n for n, workload in enumerate(profiles)}
     for role, members in together.items():
+        wanted = needed(policies[one] for one in members)
         for one in members:
             others = [other for other in members if other != one]
             doors += _doors(one, others, profiles, names[role])
-            given = shared_policy(policies[one], [policies[other] for other in others], known)
+            given = shared_policy(policies[one], wanted, known)
             shared[one] = given.policy
-            away = [
-                float(cast(float, frame.loc["/".join(one), "/".join(other)])) for other in others
-            ]
+            away = [float(apart[place[one], place[other]]) for other in others]
             rows.append([
                 *one, names[role], len(members), sum(away) / len(away) if away else 0.0,
                 _differs(one, others, profiles, names_of), given.over_grant, given.note,

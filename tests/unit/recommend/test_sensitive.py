@@ -11,7 +11,14 @@ from flow_rows import Row, row, write_capture
 
 from portforge.capture import open_capture
 from portforge.errors import PolicyError
-from portforge.recommend import Decision, Options, Recommendation, read_decisions, recommend
+from portforge.recommend import (
+    Decision,
+    Options,
+    Recommendation,
+    drift,
+    read_decisions,
+    recommend,
+)
 
 SPREAD = [f"203.0.113.{128 + 37 * n % 64}" for n in range(20)]
 PASSIVE = [40002 + 5 * n for n in range(20)]
@@ -150,6 +157,16 @@ def test_a_list_too_long_for_a_rule_says_so(tmp_path: Path) -> None:
     assert len(rules(result)["in-tcp-80"] or ()) == 256
     assert "not opened to Cluster: sensitive" in reason(result, "in-tcp-80")
     assert "4 more peers were seen than the 256" in reason(result, "in-tcp-80")
+
+
+def test_drift_proposes_nothing_that_crosses_a_mark(tmp_path: Path) -> None:
+    capture = open_capture(write_capture(tmp_path, calls(SPREAD)))
+    (policy,) = recommend(capture).policies
+    shut = policy.model_copy(update={"egress": ()})
+    (whole,) = drift([shut], capture).missing["peers"]
+    (listed,) = drift([shut], capture, decisions=[mark(port=443)]).missing["peers"]
+    assert whole == "203.0.113.128/26"
+    assert listed.split(", ") == sorted(f"{ip}/32" for ip in SPREAD)
 
 
 ENTRY = "- {decision: sensitive, by: Ana, reason: cards, at: 2026-03-03T10:00:00Z, %s}\n"
