@@ -30,17 +30,18 @@ _EXAMPLES = 20
 _HEADINGS = {
     "denied": "Would be denied",
     "uncertain": "Uncertain, the record lost who the peer was",
-    "left_out": "Denied, not held against them: scans, UDP nobody answered, decided against",
+    "left_out": "Denied, not held against them, for what they are a finding of",
 }
 
 
 def _example(row: pd.Series[Any]) -> str:
     """One cause on one line, with its first example, so that it can be searched and copied."""
     arrow = "from" if row["direction"] == "ingress" else "to"
+    finding = f", {row['finding']}" if "finding" in row.index else ""
     return (
         f"  {row['namespace']}/{row['workload']} {row['direction']}: {row['reason']}; "
         f"{row['connections']:,} connections, first {row['first_seen']:%Y-%m-%d %H:%M:%SZ} "
-        f"{row['protocol']} {row['port']} {arrow} {row['peer']}"
+        f"{row['protocol']} {row['port']} {arrow} {row['peer']}{finding}"
     )
 
 
@@ -79,7 +80,11 @@ def _show(found: Verification, strict: bool) -> None:
     type=click.Path(path_type=Path),
     help="YAML file of what must be learned, and what never may.",
 )
-@click.option("--strict", is_flag=True, help="Exit with 3 also when something is uncertain.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Exit with 3 also for what is uncertain, and for denied first contacts and beacons.",
+)
 @click.option("--engine", default="duckdb", show_default=True, help="What sums up; another: spark.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def command(
@@ -94,8 +99,8 @@ def command(
 ) -> None:
     """Say whether the POLICIES (file or folder) allow all that was answered in a CAPTURE.
 
-    Every policy is judged as if it were in Enforce. What recommend keeps out as a scan, or as
-    UDP that nobody answered, may be denied. Named are workloads that nothing restricts (no policy,
+    Every policy is judged as if it were in Enforce. What recommend keeps out may be denied: scans,
+    UDP that nobody answered, what was decided against, first contacts with a sensitive port. Named are workloads that nothing restricts (no policy,
     or it has expired), and those of which nothing answered was seen.
     """
     from portforge.capture import open_capture

@@ -56,7 +56,8 @@ def kept_out(
     beacons = {} if capture is None else find_beacons(capture, edges, since, until)
     left = decide(*sort_edges(edges, options or Options(), beacons), decisions).left
     out = [one for one in left if one.kind in KEPT_OUT and one.edge.answered and not one.learned]
-    why = {_key(one.edge): one.kind for one in out}
+    # Not learned, and decided about: whatever it is a finding of, somebody said never.
+    why = {_key(one.edge): "never" if one.decision else one.kind for one in out}
     plain = flows[_KEY].astype(object)
     plain = plain.where(plain.notna(), None)
     # A hostNetwork workload has no namespace; edges write that as an empty one.

@@ -22,6 +22,7 @@ from portforge.schema import Peer
 
 __all__ = ["Verification", "verify"]
 
+_UNDECIDED = ("beacon", "first_time")
 _CAUSE = [*WORKLOAD, "direction", "rule", "reason"]
 _COLUMNS = [*_CAUSE, "records", "connections", "first_seen", "protocol", "port", "peer"]
 
@@ -55,8 +56,13 @@ class Verification:
     unseen: tuple[str, ...] = ()
 
     def holds(self, *, strict: bool = False) -> bool:
-        """Whether nothing answered is denied and, if ``strict``, nothing is uncertain."""
-        return self.denied.empty and not (strict and len(self.uncertain))
+        """Whether nothing answered is denied.
+
+        ``strict``: nor is anything uncertain, or denied that waits for the analyst's decision,
+        because it may as well be a new need: a first contact, a beacon.
+        """
+        undecided = self.left_out["finding"].isin(_UNDECIDED).any()
+        return self.denied.empty and not (strict and (len(self.uncertain) or undecided))
 
     def to_json(self, *, strict: bool = False) -> str:
         """All of it, as JSON with sorted keys."""
@@ -116,8 +122,10 @@ def verify(
         if policy.expires_at is not None and now is not None and policy.expires_at <= now
     }
     frame = decide(edges, known, now)
-    out = kept_out(frame, every, options, decisions, capture=capture, since=since, until=until)
-    aside = out.notna()
+    frame["finding"] = kept_out(
+        frame, every, options, decisions, capture=capture, since=since, until=until
+    )
+    aside = frame["finding"].notna()
     denied = frame["decision"] == "denied"
     parts = {
         "denied": denied & ~aside,
@@ -126,7 +134,10 @@ def verify(
     }
     rows = frame["rows"]
     return Verification(
-        **{name: _causes(frame[chosen]) for name, chosen in parts.items()},
+        **{
+            name: _causes(frame[chosen], ["finding"] if name == "left_out" else [])
+            for name, chosen in parts.items()
+        },
         records={
             "allowed": int(rows[frame["decision"] == "allowed"].sum()),
             **{name: int(rows[chosen].sum()) for name, chosen in parts.items()},
@@ -142,11 +153,11 @@ def _names(workloads: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple("/".join(owner) for owner in sorted(workloads))
 
 
-def _causes(rows: pd.DataFrame) -> pd.DataFrame:
+def _causes(rows: pd.DataFrame, beside: list[str]) -> pd.DataFrame:
     """One row for each cause, with its first example; the costliest first."""
-    found = causes(rows)
+    found = causes(rows, beside=beside)
     peers = [
         peer_text(Peer(*(value if isinstance(value, str) else None for value in row)))  # type: ignore[arg-type]
         for row in found[PEER].itertuples(index=False, name=None)
     ]
-    return found.assign(peer=pd.Series(peers, dtype="str"))[_COLUMNS]
+    return found.assign(peer=pd.Series(peers, dtype="str"))[[*_COLUMNS, *beside]]

@@ -74,6 +74,30 @@ def test_what_would_break_is_named_once_with_its_first_example(policies: Path) -
     assert result.stdout.endswith("does not hold\n")
 
 
+def test_a_first_contact_fails_only_when_strict_until_it_is_decided(policies: Path) -> None:
+    days = [
+        row("db", "ingress", "TCP", 5432, "web", at=hour, connections=9)
+        for hour in (0, 30, 60, 90, 120)
+    ]
+    known = write_capture(policies.parent / "known", days)
+    write_policies(recommend(open_capture(known)).policies, policies.parent / "db")
+    late = row("db", "ingress", "TCP", 5432, "report", at=121, connections=2)
+    capture = write_capture(policies.parent / "late", [*days, late])
+    result = run(policies.parent / "db", capture)
+    assert result.exit_code == 0, result.output
+    assert "TCP 5432 from shop/Deployment/report, first_time\n" in result.stdout
+    assert run(policies.parent / "db", capture, "--strict").exit_code == 3
+    decisions = policies.parent / "decisions.yaml"
+    for verb, code in (("never", 0), ("learn", 3)):
+        decisions.write_text(
+            "- {workload: shop/Deployment/db, direction: ingress, protocol: TCP, port: 5432,\n"
+            f"   peer: shop/Deployment/report, decision: {verb}, by: ann, reason: known,\n"
+            "   at: 2026-03-08T00:00:00Z}\n"
+        )
+        strict = run(policies.parent / "db", capture, "--strict", "--decisions", decisions)
+        assert strict.exit_code == code, strict.output
+
+
 def test_json_and_window(policies: Path) -> None:
     capture = write_capture(policies.parent / "after", AFTER)
     found = json.loads(run(policies, capture, "--json").stdout)
@@ -130,7 +154,8 @@ def test_what_was_decided_against_may_be_denied(policies: Path) -> None:
     assert run(policies, capture).exit_code == 3
     result = run(policies, capture, "--decisions", decisions)
     assert result.exit_code == 0, result.output
-    assert "decided against:\n  shop/web egress: no rule for TCP 443" in result.stdout
+    assert "a finding of:\n  shop/web egress: no rule for TCP 443" in result.stdout
+    assert "TCP 443 to 192.0.2.7, never\n" in result.stdout
 
 
 def _edited(policies: Path, change: Callable[[str], str]) -> Path:
