@@ -100,8 +100,9 @@ def command(
     """Say whether the POLICIES (file or folder) allow all that was answered in a CAPTURE.
 
     Every policy is judged as if it were in Enforce. What recommend keeps out may be denied: scans,
-    UDP that nobody answered, what was decided against, first contacts with a sensitive port. Named are workloads that nothing restricts (no policy,
-    or it has expired), and those of which nothing answered was seen.
+    UDP that nobody answered, what was decided against, first contacts with a sensitive port. Named
+    are workloads that nothing restricts (no policy, or it has expired), and those of which nothing
+    answered was seen.
     """
     from portforge.capture import open_capture
     from portforge.policy import read_policies
