@@ -34,7 +34,8 @@ def rhythms(
     Parameters
     ----------
     asked: ``namespace``, ``workload_kind``, ``workload``, ``protocol``, ``port``, ``peer_ip``, and
-        the number of the ``destination`` that they belong to; several addresses may be one.
+        the number of the ``destination`` that they belong to; several addresses may be one. No
+        row twice.
     tolerance: an interval may differ so much from the median one, as a share of it; the payload
         by half as much, or by 32 bytes.
     test, values: the window, as SQL over ``flows``.
@@ -54,8 +55,7 @@ def rhythms(
             WITH chosen AS (
                 SELECT destination, pod, first_seen, peer_ip,
                     connections, bytes_sent, bytes_received
-                FROM flows SEMI JOIN asked_peers USING ({", ".join(_ASKED)})
-                JOIN asked_peers USING ({", ".join(_ASKED)})
+                FROM flows JOIN asked_peers USING ({", ".join(_ASKED)})
                 WHERE direction = 'egress' AND peer_kind = 'external' AND pod IS NOT NULL
                     AND verdict IN ('allowed', 'audited') AND {test}
             ), numbered AS (

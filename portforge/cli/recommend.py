@@ -193,6 +193,8 @@ def _show_findings(findings: pd.DataFrame, report: dict[str, Any], console: Cons
     console.print(table if table.row_count else "  nothing")
     for reason, count in report["losses"]["by_reason"].items():
         console.print(f"  lost: {count} {reason}")
+    if rest := report["rhythms"]["not_looked_at"]:
+        console.print(f"  too many records to look for beacons at {rest} more outside peers")
     window = report["window"]
     console.print(f"\nWindow {window['start']} to {window['end']} ({window['hours']:g} h).")
 

@@ -21,7 +21,7 @@ from portforge.recommend._edges import Edge
 from portforge.recommend._lifecycle import JOBS
 from portforge.schema import Direction, PeerKind, Workload
 
-__all__ = ["Beacon", "find_beacons"]
+__all__ = ["Beacon", "find_beacons", "looked_at"]
 
 _TOLERANCE = 0.4
 """An interval of the rhythm differs by at most so much from the median one.
@@ -41,6 +41,9 @@ _SLOWEST = timedelta(hours=6)
 
 _PAYLOAD = 16 * 1024
 """Bytes of a connection, both ways: a TLS handshake with certificates, a request, an answer."""
+
+_ROWS = 2_000_000
+"""Rows whose times are looked at: some seconds, however large the capture."""
 
 _SETTLED = timedelta(hours=1)
 """What a pod first does so long after its start does not belong to its start."""
@@ -70,7 +73,7 @@ def find_beacons(
     edges: all of the window, as ``capture.aggregated(since, until)`` gives them.
     """
     outside = _outside(edges)
-    asked = {d: some for d, some in outside.items() if _may_be(some)}
+    asked, _ = _asked(edges, outside)
     if not asked:
         return {}
     rows = [
@@ -112,6 +115,41 @@ def find_beacons(
         late = _late(own, there)
         beacons.update(dict.fromkeys(some, _judged(own, every, late, signs)))
     return beacons
+
+
+def looked_at(edges: Sequence[Edge]) -> dict[str, int]:
+    """How many outside peers' rhythms are looked at, and how many are not: for the report."""
+    asked, rest = _asked(edges, _outside(edges))
+    return {"peers": len(asked), "not_looked_at": rest}
+
+
+def _asked(
+    edges: Sequence[Edge], outside: dict[_Destination, list[Edge]]
+) -> tuple[dict[_Destination, list[Edge]], int]:
+    """Those that may be regular, as far as ``_ROWS`` go; and the number of the rest.
+
+    Peers that were met late come first, then those with the fewest rows: a beacon says little.
+    """
+    start: dict[Workload, datetime] = {}
+    for edge in edges:
+        if edge.workload is not None:
+            known = start.get(edge.workload, edge.first_seen)
+            start[edge.workload] = min(edge.first_seen, known)
+
+    def place(destination: _Destination) -> tuple[bool, int, _Destination]:
+        some = outside[destination]
+        first = min(edge.first_seen for edge in some)
+        early = first <= start[destination[0]] + _SETTLED
+        return early, sum(edge.rows for edge in some), destination
+
+    order = sorted(place(d) for d, some in outside.items() if _may_be(some))
+    total, asked = 0, {}
+    for _, rows, destination in order:
+        total += rows
+        if total > _ROWS:
+            break
+        asked[destination] = outside[destination]
+    return asked, len(order) - len(asked)
 
 
 def _outside(edges: Sequence[Edge]) -> dict[_Destination, list[Edge]]:

@@ -14,7 +14,7 @@ from portforge.capture import Capture, Window
 from portforge.capture._times import iso
 from portforge.errors import CaptureError
 from portforge.policy import Established, Mode, PortPolicy
-from portforge.recommend._beacons import find_beacons
+from portforge.recommend._beacons import find_beacons, looked_at
 from portforge.recommend._decide import Decided, decide, decide_rules
 from portforge.recommend._decisions import Decision, Verb
 from portforge.recommend._dynamic import split_dynamic
@@ -132,6 +132,7 @@ def recommend(
         },
         "workloads": [each.report for each in made],
         "findings": _finding_counts(findings),
+        "rhythms": looked_at(edges),
         "decisions": decided.report(),
         "losses": _losses(losses),
         "rows": {

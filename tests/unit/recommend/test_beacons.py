@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,10 +11,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from flow_rows import Row, row, write_capture
 
 from portforge.capture import Capture, open_capture
-from portforge.recommend import Recommendation, drift, read_decisions, recommend, verify
+from portforge.cli import recommend as recommend_cli
+from portforge.recommend import (
+    Recommendation,
+    _beacons,
+    drift,
+    read_decisions,
+    recommend,
+    verify,
+)
 
 DAY = 86400
 HOME, CLOCK = "192.0.2.66", "192.0.2.123"
@@ -245,3 +255,18 @@ def test_a_capture_without_a_candidate_is_not_asked_for_rows(
     learn(tmp_path / "a", row("web", "egress", "TCP", 8443, HOME, at=3, pod="web-1"))
     with pytest.raises(AssertionError, match="asked for"):
         learn(tmp_path / "b", *IMPLANT)
+
+
+def test_what_is_not_looked_at_is_said_and_the_late_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = recorded(range(20, 2 * DAY, 1024), CLOCK, 123, protocol="UDP", pod="web-2")
+    monkeypatch.setattr(_beacons, "_ROWS", len(IMPLANT))
+    folder = write_capture(tmp_path / "capture", [*ordinary(), *IMPLANT, *clock])
+    assert len(clock) < len(IMPLANT)
+    done = CliRunner().invoke(recommend_cli.command, [str(folder), "-o", str(tmp_path / "out")])
+    assert "too many records to look for beacons at 1 more outside peers" in done.output
+    findings = pd.read_parquet(tmp_path / "out" / "findings.parquet")
+    assert list(findings["peer"][findings["kind"] == "beacon"]) == [HOME]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["rhythms"] == {"peers": 1, "not_looked_at": 1}
