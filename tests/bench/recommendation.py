@@ -189,12 +189,17 @@ class Case:
 Learner = Callable[[Case, float, "np.ndarray"], Learned]
 
 
-def ours(case: Case, days: float, train: np.ndarray) -> Learned:  # noqa: ARG001
-    """portforge.recommend, through its estimator, with its defaults."""
+def ours(
+    case: Case,
+    days: float,
+    train: np.ndarray,  # noqa: ARG001
+    recommender: PortPolicyRecommender | None = None,
+) -> Learned:
+    """portforge.recommend, through its estimator, with its defaults where none is given."""
     end = case.start + pd.Timedelta(days=days)
     flows, losses = case.made.flows, case.made.losses
     capture = FrameCapture(flows[flows["last_seen"] <= end], losses[losses["interval_end"] <= end])
-    fitted = PortPolicyRecommender().fit(capture)
+    fitted = (recommender or PortPolicyRecommender()).fit(capture)
     openings: defaultdict[Door, list[Opening]] = defaultdict(list)
     for policy in fitted.policies_:
         for direction in ("ingress", "egress"):
