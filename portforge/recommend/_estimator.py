@@ -67,6 +67,7 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
         enough_hours: float = Options.enough_hours,
         ready_hours: float = Options.ready_hours,
         enough_coverage: float = Options.enough_coverage,
+        enough_draws: int = Options.enough_draws,
     ) -> None:
         self.namespaces = namespaces
         self.workloads = workloads
@@ -85,6 +86,7 @@ class PortPolicyRecommender(BaseEstimator):  # type: ignore[misc]
         self.enough_hours = enough_hours
         self.ready_hours = ready_hours
         self.enough_coverage = enough_coverage
+        self.enough_draws = enough_draws
 
     def fit(self, flows: pd.DataFrame | Capture, y: Any = None) -> Self:  # noqa: ARG002
         """Learn from a capture, or from a frame that ``Capture.flows()`` gave.

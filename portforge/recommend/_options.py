@@ -31,6 +31,8 @@ class Options:
     ready_hours: below this no workload is ready: what comes weekly had no time to come.
     enough_coverage: sample coverage, of ports and of peers, by hours and by days, at which a
         workload may be ready.
+    enough_draws: connections, one an hour at most, to outside addresses that a rule lists, at
+        which a workload may be ready; see :mod:`portforge.recommend._draws`.
     """
 
     price: int = 256
@@ -47,3 +49,4 @@ class Options:
     enough_hours: float = 24
     ready_hours: float = 168
     enough_coverage: float = 0.9999
+    enough_draws: int = 10

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from portforge.capture import Window
 from portforge.policy import Entity
 from portforge.recommend._coverage import Completeness, Coverage, completeness
+from portforge.recommend._draws import few_draws
 from portforge.recommend._edges import Edge, party, peer_text
 from portforge.recommend._findings import ONLY_INSIDE, Left
 from portforge.recommend._lifecycle import JOBS, Item, Life, checklist
@@ -95,6 +96,7 @@ def status_of(seen: Seen, window: Window, options: Options) -> Status:
         *_lost_peers(seen),
         *_uncovered(items, covered, options),
         *_new(items, window),
+        *_drawn(seen, options),
         *_unused(seen),
         *_kept_out(seen),
         *_callers(seen, items[Direction.INGRESS][1]),
@@ -233,6 +235,17 @@ def _uncovered(
             until = max(f.first_seen for f in once.values()) + _WEEK
             text += f"; seen on one day only, a weekly job needs two weeks: {_some(once)}"
         yield _Missing(f"{direction} coverage", text, until)
+
+
+def _drawn(seen: Seen, options: Options) -> Iterable[_Missing]:
+    few = few_draws(seen.rules, seen.decided, options.enough_draws)
+    if few:
+        rules = ", ".join(f"{rule} {draws}" for rule, draws in few)
+        yield _Missing(
+            "outside addresses",
+            f"outside addresses of which few were drawn ({rules}; {options.enough_draws} are "
+            "wanted): the name may answer with others",
+        )
 
 
 def _unused(seen: Seen) -> Iterable[_Missing]:

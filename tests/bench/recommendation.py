@@ -1,12 +1,14 @@
 """How right recommended policies are, on made-up clusters whose needs are known.
 
-Learns from the first days of each cluster and replays the rest: ours, and baselines written here
-from our notes on their projects. Prints one table; writes nothing::
+Learns from the first days of each cluster and replays the rest: ours, and the baselines of
+``learners``. Prints tables; writes nothing::
 
     python tests/bench/recommendation.py            # ten minutes on two shared cores
     python tests/bench/recommendation.py --quick    # a minute
+    python tests/bench/recommendation.py --promise  # only what is offered as ready, and breaks
 
-One row is one way to learn; a cell is the median over all clusters and seeds, and min–max.
+One row is one way to learn; a cell is the median over all clusters and seeds, and min–max. With
+``--promise`` a cell is the sum over all clusters: workloads offered, and of these broken later.
 """
 
 from __future__ import annotations
@@ -15,287 +17,22 @@ import argparse
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from functools import cache, lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from portforge.recommend import PortPolicyRecommender
-from portforge.recommend._frame import FrameCapture
-from portforge.schema import Peer, PeerKind, Workload
-from portforge.synth import ONLINE_BOUTIQUE, SOCK_SHOP, Graph, Synthetic, cluster, random_graph
+from portforge.schema import Workload
+from portforge.synth import ONLINE_BOUTIQUE, SOCK_SHOP, Graph, cluster, random_graph
+from tests.bench.clusters import Case, Seen, block_of, named
+from tests.bench.learners import METHODS, Learned, Learner, nothing_new, ours
 
-WHO = ["namespace", "workload_kind", "workload"]
-PEER = ["peer_ip", "peer_kind", "peer_namespace", "peer_workload_kind", "peer_workload"]
-KEY = [*WHO, "direction", "protocol", "port", *PEER, "verdict", "what", "truth", "own_node"]
-ANSWERED = ("allowed", "audited")
 HORIZONS = (1, 7, 30)
-Door = tuple[Workload, str, str]
-"""A workload's direction and protocol."""
-ELSEWHERE, NODE = "0.0.0.0/0", "node"
-
-
-class Seen(NamedTuple):
-    """One distinct flow."""
-
-    workload: Workload
-    direction: str
-    protocol: str
-    port: int
-    peer: Peer
-    verdict: str
-    what: str
-    truth: int
-    own_node: bool
-
-    @property
-    def door(self) -> Door:
-        return self.workload, self.direction, self.protocol
-
-
-@dataclass
-class Opening:
-    """Ports open to peers; the same for every way to learn."""
-
-    first: int
-    last: int
-    workloads: set[Workload] = field(default_factory=set)
-    addresses: set[str] = field(default_factory=set)
-    networks: set[str] = field(default_factory=set)
-    entities: set[str] = field(default_factory=set)
-    anybody: bool = False
-
-    def admits(self, port: int, peer: Peer) -> bool:
-        if not self.first <= port <= self.last:
-            return False
-        if self.anybody or peer.ip in self.addresses:
-            return True
-        if named(peer) in self.workloads or any(inside(peer.ip, n) for n in self.networks):
-            return True
-        kinds = {"Node": {"node"}, "World": {"external"}}
-        kinds["Cluster"] = {"workload", "service", "node", "unknown"}
-        return any(peer.kind in kinds[entity] for entity in self.entities)
-
-    def units(self, workloads: Iterable[Workload], outside: tuple[str, ...]) -> set[Any]:
-        """Whom it admits, out of all there are: outside addresses count by their block."""
-        everybody = set(workloads)
-        found: set[Any] = set(self.workloads)
-        found |= {block_of(ip, outside) for ip in self.addresses}
-        found |= {block_of(n.partition("/")[0], outside) for n in self.networks}
-        known = [block for block in outside if block != ELSEWHERE]
-        found |= {b for b in known for n in self.networks if overlap(b, n)}
-        if self.anybody or "World" in self.entities:
-            found |= {*outside, ELSEWHERE}
-        if self.anybody or "Cluster" in self.entities:
-            found |= everybody
-        if self.anybody or self.entities & {"Node", "Cluster"}:
-            found.add(NODE)
-        return found
-
-
-@dataclass
-class Learned:
-    """What was learned; ``ready`` are the workloads it says can be enforced."""
-
-    openings: dict[Door, list[Opening]]
-    restricted: set[Workload]
-    ready: set[Workload]
-
-    def admits(self, seen: Seen) -> bool:
-        if seen.workload not in self.restricted:
-            return True
-        return any(o.admits(seen.port, seen.peer) for o in self.openings.get(seen.door, ()))
-
-
-def named(peer: Peer) -> Workload | None:
-    if peer.kind not in (PeerKind.WORKLOAD, PeerKind.SERVICE) or peer.workload is None:
-        return None
-    return Workload(peer.namespace or "", peer.workload_kind or "", peer.workload)
-
-
-@cache
-def _network(text: str) -> IPv4Network | IPv6Network:
-    return ip_network(text)
-
-
-@lru_cache(maxsize=200_000)
-def inside(ip: str | None, cidr: str) -> bool:
-    return ip is not None and ip_address(ip) in _network(cidr)
-
-
-@lru_cache(maxsize=10_000)
-def overlap(one: str, other: str) -> bool:
-    return _network(one).overlaps(_network(other))
-
-
-def block_of(ip: str, outside: tuple[str, ...]) -> str:
-    return next((block for block in outside if inside(ip, block)), ELSEWHERE)
-
-
-class Case:
-    """One cluster, with its distinct flows numbered so that a window is a mask."""
-
-    def __init__(self, made: Synthetic) -> None:
-        frame = made.flows.assign(what=made.what, truth=made.needed)
-        frame["own_node"] = (frame["peer_kind"] == "node") & (
-            frame["peer_workload"] == frame["node"]
-        )
-        keys = frame[KEY].astype(object)
-        keys = keys.where(keys.notna(), None)
-        number, distinct = pd.factorize(pd.MultiIndex.from_frame(keys.astype(str)))
-        first_row = pd.Series(np.arange(len(number))).groupby(number).first().to_numpy()
-        self.made, self.number, self.size = made, number, len(distinct)
-        self.seen = [
-            Seen(Workload(*row[:3]), row[3], row[4], row[5], Peer(*row[6:11]), *row[11:])
-            for row in keys.iloc[first_row].itertuples(index=False, name=None)
-        ]
-        start = made.flows["first_seen"].min().floor("D")
-        self.at = (made.flows["first_seen"] - start).dt.total_seconds().to_numpy()
-        self.until = (made.flows["last_seen"] - start).dt.total_seconds().to_numpy()
-        self.start = start
-        truth = made.truth
-        self.needed: defaultdict[Door, list[tuple[int, int, Any]]] = defaultdict(list)
-        blocks = set(truth["peer_cidr"].dropna()) - {ELSEWHERE}
-        self.blocks = (*sorted(blocks), ELSEWHERE)
-        for item in truth.astype(object).to_dict("records"):
-            peer: Any = item["peer_cidr"]
-            if not isinstance(peer, str):
-                peer = Workload(*(item[f"peer_{name}"] for name in WHO))
-            door = (Workload(*(item[n] for n in WHO)), item["direction"], item["protocol"])
-            self.needed[door].append((item["port"], item["end_port"], peer))
-        self.workloads = {one.workload for one in self.seen}
-
-    def firsts(self, days: float) -> tuple[np.ndarray, np.ndarray]:
-        """For each distinct flow: when first known in training, and first after (inf: never)."""
-        known = self.until <= days * 86400
-        train, rest = (np.full(self.size, np.inf) for _ in range(2))
-        np.minimum.at(train, self.number[known], self.at[known])
-        np.minimum.at(rest, self.number[~known], self.at[~known])
-        return train, rest
-
-    def needs(self, door: Door, port: int, unit: Any) -> bool:
-        outside = isinstance(unit, str) and not isinstance(unit, Workload) and unit != NODE
-        return any(
-            a <= port <= b and (peer == unit or (outside and peer == ELSEWHERE))
-            for a, b, peer in self.needed.get(door, ())
-        )
-
-
-Learner = Callable[[Case, float, "np.ndarray"], Learned]
-
-
-def ours(
-    case: Case,
-    days: float,
-    train: np.ndarray,  # noqa: ARG001
-    recommender: PortPolicyRecommender | None = None,
-) -> Learned:
-    """portforge.recommend, through its estimator, with its defaults where none is given."""
-    end = case.start + pd.Timedelta(days=days)
-    flows, losses = case.made.flows, case.made.losses
-    capture = FrameCapture(flows[flows["last_seen"] <= end], losses[losses["interval_end"] <= end])
-    fitted = (recommender or PortPolicyRecommender()).fit(capture)
-    openings: defaultdict[Door, list[Opening]] = defaultdict(list)
-    for policy in fitted.policies_:
-        for direction in ("ingress", "egress"):
-            for rule in policy.rules(direction) or ():
-                one = Opening(rule.port, rule.last_port, anybody=rule.peers is None)
-                for peer in rule.peers or ():
-                    if peer.workload is not None:
-                        one.workloads.add(peer.workload)
-                    elif peer.cidr is not None:
-                        network = ip_network(peer.cidr)
-                        single = network.num_addresses == 1
-                        place = one.addresses if single else one.networks
-                        place.add(str(network.network_address) if single else peer.cidr)
-                    elif peer.entity is not None:
-                        one.entities.add(str(peer.entity))
-                openings[policy.workload, direction, str(rule.protocol)].append(one)
-    ready = {
-        Workload(*(one[name] for name in WHO))
-        for one in fitted.report_["workloads"]
-        if one["status"] == "ready"
-    }
-    return Learned(openings, {policy.workload for policy in fitted.policies_}, ready)
-
-
-def _union(case: Case, train: np.ndarray, wanted: Callable[[Seen], bool], most: int) -> Learned:
-    """One opening per port with all its peers; more than ``most`` outside addresses: World."""
-    by_port: defaultdict[tuple[Door, int], Opening] = defaultdict(lambda: Opening(0, 0))
-    restricted = {case.seen[n].workload for n in np.flatnonzero(np.isfinite(train))}
-    for n in np.flatnonzero(np.isfinite(train)):
-        seen = case.seen[n]
-        if seen.verdict == "listening" or seen.own_node or not wanted(seen):
-            continue
-        one = by_port[seen.door, seen.port]
-        one.first = one.last = seen.port
-        peer = named(seen.peer)
-        if peer is not None:
-            one.workloads.add(peer)
-        elif seen.peer.ip is not None:
-            one.addresses.add(seen.peer.ip)
-    openings: defaultdict[Door, list[Opening]] = defaultdict(list)
-    for (door, _), one in by_port.items():
-        if len(one.addresses) > most:
-            one.entities.add("World")
-        openings[door].append(one)
-    return Learned(openings, restricted, set(restricted))
-
-
-def union(case: Case, days: float, train: np.ndarray) -> Learned:  # noqa: ARG001
-    """Everything answered, as it was seen; offered at once."""
-    return _union(case, train, lambda seen: seen.verdict in ANSWERED, sys.maxsize)
-
-
-def nothing_new(hours: float) -> Learner:
-    """The union (World above 8 addresses), offered when nothing was new for so many hours."""
-
-    def learn(case: Case, days: float, train: np.ndarray) -> Learned:
-        made = _union(case, train, lambda seen: seen.verdict in ANSWERED, 8)
-        newest: dict[Workload, float] = {}
-        first: dict[tuple[Any, ...], float] = {}
-        for n in np.flatnonzero(np.isfinite(train)):
-            seen = case.seen[n]
-            if seen.verdict in ANSWERED and not seen.own_node:
-                who = named(seen.peer) or "outside"
-                key = (*seen.door, seen.port, who)
-                first[key] = min(first.get(key, np.inf), float(train[n]))
-        for (workload, *_), at in first.items():
-            newest[workload] = max(newest.get(workload, 0.0), at)
-        made.ready = {w for w, at in newest.items() if at <= days * 86400 - hours * 3600}
-        return made
-
-    return learn
-
-
-def inspektor(case: Case, days: float, train: np.ndarray) -> Learned:  # noqa: ARG001
-    """As Inspektor Gadget's advise networkpolicy: TCP from the SYN, UDP below port 1024."""
-    return _union(case, train, lambda seen: seen.protocol == "TCP" or seen.port < 1024, sys.maxsize)
-
-
-def theia(case: Case, days: float, train: np.ndarray) -> Learned:  # noqa: ARG001
-    """As Antrea Theia: rules by pair of labels, a /32 per outside address, kube-system left open.
-
-    A workload has one set of labels here, so that a pair of labels is a pair of workloads.
-    """
-    made = _union(case, train, lambda seen: seen.verdict in ANSWERED, sys.maxsize)
-    made.restricted = {w for w in made.restricted if w.namespace != "kube-system"}
-    made.ready &= made.restricted
-    return made
-
-
-METHODS: dict[str, Learner] = {
-    "portforge": ours,
-    "union of what was seen": union,
-    **{f"nothing new for {k} h": nothing_new(k) for k in (6, 24, 72)},
-    "SYN, UDP < 1024 (Inspektor Gadget)": inspektor,
-    "label pairs (Theia)": theia,
-}
+GRAPHS: tuple[Graph | None, ...] = (None, SOCK_SHOP, ONLINE_BOUTIQUE)
+"""None: a random one, another for each seed."""
 
 
 def measure(case: Case, learn: Learner, days: float) -> dict[str, float]:
@@ -375,40 +112,90 @@ COLUMNS = {
 }
 
 
+PROMISES: dict[str, Learner] = {
+    "portforge": ours,
+    **{f"nothing new for {k} h": nothing_new(k) for k in (24, 72, 120, 168, 240, 312)},
+}
+"""What offers some workloads and not others."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which clusters, and for how many days learned."""
+
+    trained: tuple[int, ...] = (1, 3, 7)
+    days: int = 37
+    seeds: range = range(1, 4)
+    size: int = 14
+    graphs: tuple[Graph | None, ...] = GRAPHS
+
+    def cases(self) -> Iterator[Case]:
+        """The clusters, one after the other; says on stderr how far it is."""
+        begun, made, total = time.monotonic(), 0, len(self.graphs) * len(self.seeds)
+        for graph in self.graphs:
+            for seed in self.seeds:
+                chosen = graph or random_graph(self.size, seed=seed)
+                yield Case(cluster(chosen, seed=seed, days=self.days))
+                made += 1
+                spent = time.monotonic() - begun
+                print(f"{made}/{total} clusters, {spent:.0f} s", file=sys.stderr)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="How right recommended policies are.")
     parser.add_argument("--quick", action="store_true", help="2 small clusters, 15 days")
+    parser.add_argument("--promise", action="store_true", help="only ready, and broken of these")
     parser.add_argument("--seeds", type=int, default=3, help="seeds for each graph")
+    parser.add_argument("--first-seed", type=int, default=1, help="the lowest seed")
     parser.add_argument("--workloads", type=int, default=14, help="size of the random graphs")
     asked = parser.parse_args()
-    trained: tuple[int, ...] = (1, 3, 7)
-    days, seeds, size = 37, asked.seeds, asked.workloads
-    plans: list[Graph | None] = [None, SOCK_SHOP, ONLINE_BOUTIQUE]  # None: a random one
+    seeds = range(asked.first_seed, asked.first_seed + asked.seeds)
+    plan = Plan(seeds=seeds, size=asked.workloads)
+    if asked.promise:
+        plan = replace(plan, trained=(7, 10, 14, 21), days=44)
     if asked.quick:
-        trained, days, seeds, size, plans = (3, 7), 15, 1, 8, plans[:2]
+        seeds = range(asked.first_seed, asked.first_seed + 1)
+        plan = replace(plan, trained=(3, 7), days=15, seeds=seeds, size=8, graphs=GRAPHS[:2])
+    methods = PROMISES if asked.promise else METHODS
     found: defaultdict[tuple[int, str], list[dict[str, float]]] = defaultdict(list)
-    begun, clusters = time.monotonic(), 0
-    for plan in plans:
-        for seed in range(1, seeds + 1):
-            case = Case(cluster(plan or random_graph(size, seed=seed), seed=seed, days=days))
-            clusters += 1
-            for t in trained:
-                for name, learn in METHODS.items():
-                    found[t, name].append(measure(case, learn, t))
-            spent = time.monotonic() - begun
-            print(f"{clusters}/{len(plans) * seeds} clusters, {spent:.0f} s", file=sys.stderr)
-    print(f"{clusters} clusters ({len(plans)} graphs × {seeds} seeds) of {days} days.\n")
+    for case in plan.cases():
+        for t in plan.trained:
+            for name, learn in methods.items():
+                found[t, name].append(measure(case, learn, t))
+    graphs, chosen = len(plan.graphs), f"{len(plan.seeds)} from {plan.seeds[0]}"
+    total = graphs * len(plan.seeds)
+    print(f"{total} clusters ({graphs} graphs; seeds: {chosen}) of {plan.days} days.\n")
+    (_promises if asked.promise else _tables)(plan.trained, list(methods), found)
+
+
+Found = dict[tuple[int, str], list[dict[str, float]]]
+
+
+def _tables(trained: tuple[int, ...], methods: list[str], found: Found) -> None:
     for t in trained:
         print(f"Trained on {t} day{'s' if t > 1 else ''}:\n")
         print("| learned by | " + " | ".join(COLUMNS.values()) + " |")
         print("|---|" + "---:|" * len(COLUMNS))
-        for name in METHODS:
+        for name in methods:
             cells = [
                 _cell([one[c] for one in found[t, name]], c.startswith(("recall", "over")))
                 for c in COLUMNS
             ]
             print(f"| {name} | " + " | ".join(cells) + " |")
         print()
+
+
+def _promises(trained: tuple[int, ...], methods: list[str], found: Found) -> None:
+    print("| offered by | " + " | ".join(f"{t} days: ready, broken" for t in trained) + " |")
+    print("|---|" + "---:|" * len(trained))
+    for name in methods:
+        sums = [
+            [int(sum(one[c] for one in found[t, name])) for c in ("ready", "ready broken")]
+            for t in trained
+        ]
+        print(f"| {name} | " + " | ".join(f"{ready}, {broken}" for ready, broken in sums) + " |")
+    policies = [int(sum(one["policies"] for one in found[t, methods[0]])) for t in trained]
+    print("| workloads | " + " | ".join(map(str, policies)) + " |")
 
 
 if __name__ == "__main__":

@@ -141,11 +141,11 @@ def test_ready_after_a_week_with_a_weekend_and_a_restart(tmp_path: Path) -> None
 
 
 def test_a_weekly_job_needs_two_weeks(tmp_path: Path) -> None:
-    mail = [row("web", "egress", "TCP", 587, "192.0.2.25", at=h) for h in (30, 30 + 7 * DAY)]
+    mail = [row("web", "egress", "TCP", 587, "smtp", at=h) for h in (30, 30 + 7 * DAY)]
     one = report_of(tmp_path / "a", traffic(8, mail[0]))
     assert one["status"] == "learning"
     (said,) = one["reasons"][1:]
-    assert "a weekly job needs two weeks: TCP 587 to 192.0.2.25" in said
+    assert "a weekly job needs two weeks: TCP 587 to shop/Deployment/smtp" in said
     assert one["until"] == "2026-03-10T14:00:00Z"
     assert one["coverage"]["egress"]["sample_coverage_days"] == 0.0
     assert report_of(tmp_path / "b", traffic(14, *mail))["status"] == "ready"
@@ -170,6 +170,21 @@ def test_another_address_of_the_world_is_nothing_new(tmp_path: Path) -> None:
     found = report_of(tmp_path, traffic(8, *many))
     assert found["status"] == "ready"
     assert found["coverage"]["egress"]["peers"] == 1
+
+
+def test_a_listed_outside_address_must_have_been_drawn_ten_times(tmp_path: Path) -> None:
+    def ask(*hours: int, **other: Any) -> list[Row]:
+        way = ("web", "egress", "TCP", 443, "192.0.2.7")
+        return [row(*way, at=h, pod=f"web-{1 + (h > 48)}", **other) for h in hours]
+
+    often = [8 + 20 * n for n in range(10)]
+    nine = report_of(tmp_path / "a", traffic(10, *ask(*often[:9])))
+    assert nine["status"] == "learning"
+    assert [one for one in nine["reasons"][1:] if "were drawn (out-tcp-443 9; 10" in one]
+    ten = report_of(tmp_path / "b", traffic(10, *ask(*often)))
+    assert ten["status"] == "ready"
+    kept = report_of(tmp_path / "c", traffic(10, *ask(*range(200), connections=0)))
+    assert [one for one in kept["reasons"][1:] if "(out-tcp-443 0; 10" in one], "one, held open"
 
 
 def test_who_is_called_at_start_up_waits_for_the_restarts_of_the_others(tmp_path: Path) -> None:
