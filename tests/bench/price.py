@@ -12,18 +12,15 @@ A cell is the median over all clusters, and min–max.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from recommendation import Case, Learned, _cell, measure, ours
-
 from portforge.recommend import PortPolicyRecommender
 from portforge.synth import ONLINE_BOUTIQUE, SOCK_SHOP, Graph, cluster, random_graph
+from tests.bench.clusters import Case
+from tests.bench.learners import Learned, ours
+from tests.bench.recommendation import cell, measure
 
 PRICES = (0, 16, 64, 256, 1024, 4096, 65536)
 DAYS, TRAINED = 15, 7
@@ -76,7 +73,7 @@ def main() -> None:
     print("| price | " + " | ".join(COLUMNS.values()) + " |")
     print("|---:|" + "---:|" * len(COLUMNS))
     for price, every in found.items():
-        cells = [_cell([one[c] for one in every], c.startswith(("rec", "over"))) for c in COLUMNS]
+        cells = [cell([one[c] for one in every], c.startswith(("rec", "over"))) for c in COLUMNS]
         print(f"| {price:,} | " + " | ".join(cells) + " |")
 
 

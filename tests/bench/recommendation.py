@@ -91,7 +91,7 @@ def _granted(case: Case, made: Learned) -> tuple[int, int]:
     return admitted, extra
 
 
-def _cell(values: list[float], percent: bool) -> str:
+def cell(values: list[float], percent: bool) -> str:
     known = [v for v in values if not np.isnan(v)]
     if not known:
         return "–"
@@ -178,7 +178,7 @@ def _tables(trained: tuple[int, ...], methods: list[str], found: Found) -> None:
         print("|---|" + "---:|" * len(COLUMNS))
         for name in methods:
             cells = [
-                _cell([one[c] for one in found[t, name]], c.startswith(("recall", "over")))
+                cell([one[c] for one in found[t, name]], c.startswith(("recall", "over")))
                 for c in COLUMNS
             ]
             print(f"| {name} | " + " | ".join(cells) + " |")
