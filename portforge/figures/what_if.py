@@ -93,12 +93,16 @@ def what_if_bars(workloads: pd.DataFrame) -> go.Figure:
             row=1,
             col=column,
         )
-    dress(figure, TITLE, height=170 + _ROW * len(rows))
+    dress(figure, TITLE, height=185 + _ROW * len(rows))
     figure.update_layout(
         barmode="stack",
         bargap=0.3,
-        margin_t=100,
+        margin_t=115,
         margin_b=50,
+        title_subtitle={
+            "text": f"each bar is a whole; a part is drawn as {LEAST:.0%} at least, its number is true",
+            "font_size": 12,
+        },
         legend={"orientation": "h", "x": 0, "y": -8 / (_ROW * len(rows)), "yanchor": "top"},
     )
     figure.update_xaxes(range=[0, 1.9], visible=False)
