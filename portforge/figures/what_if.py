@@ -100,7 +100,7 @@ def what_if_bars(workloads: pd.DataFrame) -> go.Figure:
         margin_t=115,
         margin_b=50,
         title_subtitle={
-            "text": f"each bar is a whole; a part is drawn as {LEAST:.0%} at least, its number is true",
+            "text": f"each bar is a whole; a part is drawn as {LEAST:.0%} of it at least",
             "font_size": 12,
         },
         legend={"orientation": "h", "x": 0, "y": -8 / (_ROW * len(rows)), "yanchor": "top"},
