@@ -78,7 +78,15 @@ class Verification:
         return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
 
     def _repr_html_(self) -> str:
-        return self.denied.to_html(index=False, escape=True)
+        told = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in self.records.items())
+        held = "holds" if self.holds() else "does not hold"
+        parts = [f"<p>{held}: {self.judged} workloads judged; answered records: {told}</p>"]
+        for name in ("denied", "uncertain", "left_out"):
+            causes: pd.DataFrame = getattr(self, name)
+            if len(causes):
+                table = causes.to_html(index=False, escape=True, na_rep="–")
+                parts.append(f"<p>{name.replace('_', ' ')}</p>{table}")
+        return "".join(parts)
 
 
 def verify(

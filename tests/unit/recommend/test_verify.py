@@ -144,6 +144,21 @@ def test_the_order_of_records_does_not_matter(policies: Path) -> None:
     assert one == two
 
 
+def test_it_shows_itself_in_a_notebook(policies: Path) -> None:
+    from portforge.policy import read_policies
+
+    known = read_policies(policies)
+    good = verify(known, open_capture(policies.parent / "before"))._repr_html_()
+    assert good.startswith("<p>holds: 1 workloads judged; answered records: 2 allowed, 0 denied")
+    assert "<p>left out</p>" in good
+    assert "<p>denied</p>" not in good
+    capture = open_capture(write_capture(policies.parent / "after", AFTER))
+    bad = verify(known, capture)._repr_html_()
+    assert bad.startswith("<p>does not hold: ")
+    assert "<p>denied</p>" in bad
+    assert "peer not in rule in-tcp-80" in bad
+
+
 def test_what_was_decided_against_may_be_denied(policies: Path) -> None:
     capture = write_capture(policies.parent / "after", [*BEFORE, AFTER[6]])
     decisions = policies.parent / "decisions.yaml"
