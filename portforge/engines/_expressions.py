@@ -183,7 +183,9 @@ def aggregated(days: ir.Table, microseconds: str) -> ir.Table:
         peer_names=days.peer_name.collect(distinct=True),
     )
     begin = by_day.day * _DAY_HOURS
-    bits = ibis.range(begin, begin + 2 * _DAY_HOURS).filter(
+    past_midnight = by_day.seen >= 1 << _DAY_HOURS
+    most = ibis.ifelse(past_midnight, 2 * _DAY_HOURS, _DAY_HOURS)
+    bits = ibis.range(begin, begin + most).filter(
         lambda hour: ((by_day.seen >> (hour - begin)) & 1) == 1
     )
     long = ibis.range(_hour(by_day.first_seen, microseconds), by_day.long_until + 1)

@@ -130,9 +130,9 @@ def _row(draw: st.DrawFn) -> Row:
 
 
 @st.composite
-def rows(draw: st.DrawFn, most: int = 8) -> list[Row]:
+def rows(draw: st.DrawFn, least: int = 1, most: int = 8) -> list[Row]:
     """Rows that share edges, days and hours; some stand there twice."""
-    some = draw(st.lists(_row(), min_size=1, max_size=most))
+    some = draw(st.lists(_row(), min_size=least, max_size=most))
     twice = draw(st.lists(st.sampled_from(some), max_size=most))
     times = draw(st.lists(_row(), max_size=3))
     # The same edge at other times.

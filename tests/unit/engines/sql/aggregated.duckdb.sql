@@ -95,9 +95,13 @@ FROM (
       CASE
         WHEN "t2"."long_until" IS NULL
         THEN LIST_FILTER(
-          RANGE("t2"."day" * 24, (
-            "t2"."day" * 24
-          ) + 48, 1),
+          RANGE(
+            "t2"."day" * 24,
+            (
+              "t2"."day" * 24
+            ) + CASE WHEN "t2"."seen" >= 16777216 THEN 48 ELSE 24 END,
+            1
+          ),
           LAMBDA __ibis_param_hour__ : (("t2"."seen" >> (__ibis_param_hour__ - ("t2"."day" * 24))) & 1) = 1
         )
         ELSE RANGE(

@@ -72,39 +72,45 @@ FROM (
               1 <> 0
             )
             AND (
-              SIGN(1) = SIGN((
+              SIGN(1) = SIGN(
                 (
+                  (
+                    `t2`.`day` * 24
+                  ) + IF(`t2`.`seen` >= 16777216, 48, 24)
+                ) - (
                   `t2`.`day` * 24
-                ) + 48
-              ) - (
-                `t2`.`day` * 24
-              ))
+                )
+              )
             ),
             IF(
               ELEMENT_AT(
                 SEQUENCE(`t2`.`day` * 24, (
                   `t2`.`day` * 24
-                ) + 48, 1),
-                SIZE(SEQUENCE(`t2`.`day` * 24, (
-                  `t2`.`day` * 24
-                ) + 48, 1))
+                ) + IF(`t2`.`seen` >= 16777216, 48, 24), 1),
+                SIZE(
+                  SEQUENCE(`t2`.`day` * 24, (
+                    `t2`.`day` * 24
+                  ) + IF(`t2`.`seen` >= 16777216, 48, 24), 1)
+                )
               ) = (
                 (
                   `t2`.`day` * 24
-                ) + 48
+                ) + IF(`t2`.`seen` >= 16777216, 48, 24)
               ),
               SLICE(
                 SEQUENCE(`t2`.`day` * 24, (
                   `t2`.`day` * 24
-                ) + 48, 1),
+                ) + IF(`t2`.`seen` >= 16777216, 48, 24), 1),
                 1,
-                SIZE(SEQUENCE(`t2`.`day` * 24, (
-                  `t2`.`day` * 24
-                ) + 48, 1)) - 1
+                SIZE(
+                  SEQUENCE(`t2`.`day` * 24, (
+                    `t2`.`day` * 24
+                  ) + IF(`t2`.`seen` >= 16777216, 48, 24), 1)
+                ) - 1
               ),
               SEQUENCE(`t2`.`day` * 24, (
                 `t2`.`day` * 24
-              ) + 48, 1)
+              ) + IF(`t2`.`seen` >= 16777216, 48, 24), 1)
             ),
             ARRAY()
           ),
