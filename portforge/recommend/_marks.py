@@ -7,9 +7,9 @@ Where it is not known whether a selector holds what is marked, it does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 from portforge.policy import Entity, PeerSelector
 from portforge.recommend._decisions import Decision, Verb
@@ -26,9 +26,17 @@ _KINDS = {
 
 
 class Marks:
-    """The decisions that mark something, of all that were taken."""
+    """The decisions that mark something, of all that were taken.
 
-    def __init__(self, decisions: Iterable[Decision] = ()) -> None:
+    Parameters
+    ----------
+    inside: addresses of the cluster. Whose one is, is not always known: it may be a marked pod's.
+    """
+
+    def __init__(
+        self, decisions: Iterable[Decision] = (), inside: Collection[str] = frozenset()
+    ) -> None:
+        self._inside = inside
         self._marks = [one for one in decisions if one.decision == Verb.SENSITIVE]
 
     def crossed(
@@ -41,7 +49,7 @@ class Marks:
         """The first mark that holds some peer of ``selectors`` (None: any) on some of ``ports``."""
         chosen = None if selectors is None else list(selectors)
         for mark in self._about(workload, protocol, ports):
-            if chosen is None or any(_holds(mark, workload, peer) for peer in chosen):
+            if chosen is None or any(self._holds(mark, workload, peer) for peer in chosen):
                 return mark
         return None
 
@@ -66,6 +74,25 @@ class Marks:
                 continue
             yield mark
 
+    def _holds(self, mark: Decision, workload: Workload, selector: PeerSelector) -> bool:
+        marked = mark.peer
+        if marked is not None and marked.workload is None:
+            return _overlap(marked, selector)
+        if marked is None and _is_one(mark, workload):
+            return True
+        # It is somebody else: the peer. Addresses outside are no workload.
+        if selector.workload is not None:
+            return _is_one(mark, selector.workload) if marked is None else selector == marked
+        return selector.entity == Entity.CLUSTER or self._pods(selector.cidr)
+
+    def _pods(self, cidr: str | None) -> bool:
+        if cidr is None:
+            return False
+        network = ip_network(cidr)
+        if network.num_addresses == 1:
+            return str(network.network_address) in self._inside
+        return any(ip_address(ip) in network for ip in self._inside)
+
 
 def _is_one(mark: Decision, workload: Workload) -> bool:
     return (mark.workload is None or mark.workload == workload) and (
@@ -73,22 +100,9 @@ def _is_one(mark: Decision, workload: Workload) -> bool:
     )
 
 
-def _holds(mark: Decision, workload: Workload, selector: PeerSelector) -> bool:
-    if mark.peer is not None:
-        return _overlap(mark.peer, selector)
-    if _is_one(mark, workload):
-        return True
-    # It is somebody else: the peer. Addresses outside are no workload.
-    if selector.workload is not None:
-        return _is_one(mark, selector.workload)
-    return selector.entity == Entity.CLUSTER
-
-
 def _overlap(marked: PeerSelector, selector: PeerSelector) -> bool:
     if marked.cidr is not None and selector.cidr is not None:
         return ip_network(marked.cidr).overlaps(ip_network(selector.cidr))
-    if marked.workload is not None:
-        return selector.workload == marked.workload or selector.entity == Entity.CLUSTER
     if marked.entity is not None and selector.entity is not None:
         return not _KINDS[marked.entity].isdisjoint(_KINDS[selector.entity])
     if selector.workload is not None:
@@ -121,4 +135,4 @@ def around_of(edges: Iterable[Edge], nodes: Iterable[str], decisions: Iterable[D
             inside.add(edge.peer.ip)
         if edge.peer.kind == PeerKind.NODE and edge.peer.workload:
             names.add(edge.peer.workload)
-    return Around(frozenset(inside), len(names), Marks(decisions))
+    return Around(frozenset(inside), len(names), Marks(decisions, inside))

@@ -7,7 +7,7 @@ keeps its own rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 
@@ -50,9 +50,19 @@ def needed(policies: Iterable[PortPolicy]) -> Needed:
     return made
 
 
-def shared_policy(own: PortPolicy, wanted: Needed, decisions: Sequence[Decision]) -> Shared:
-    """The policy of one member with what its role needs: see :func:`needed`."""
-    held = _Held(own, decisions)
+def shared_policy(
+    own: PortPolicy,
+    wanted: Needed,
+    decisions: Sequence[Decision],
+    inside: Collection[str] = frozenset(),
+) -> Shared:
+    """The policy of one member with what its role needs: see :func:`needed`.
+
+    Parameters
+    ----------
+    inside: addresses of the cluster that belong to no known workload: see :class:`Marks`.
+    """
+    held = _Held(own, decisions, inside)
     made: dict[str, tuple[Rule, ...]] = {}
     for direction in Direction:
         mine = own.rules(direction) or ()
@@ -76,9 +86,11 @@ def _admitted(policy: PortPolicy) -> int:
 class _Held:
     """What may not be added to one workload, and by which decision (``by``)."""
 
-    def __init__(self, own: PortPolicy, decisions: Sequence[Decision]) -> None:
+    def __init__(
+        self, own: PortPolicy, decisions: Sequence[Decision], inside: Collection[str]
+    ) -> None:
         self._workload = own.workload
-        self._marks = Marks(decisions)
+        self._marks = Marks(decisions, inside)
         self._never = [
             one
             for one in decisions

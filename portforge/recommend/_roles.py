@@ -7,6 +7,7 @@ it. Enforces and approves nothing.
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -122,13 +123,14 @@ def roles(
     frame = pd.DataFrame(apart, index=["/".join(w) for w in profiles])
     frame.columns = frame.index
     rows, doors, shared = [], [], {}
+    inside = _unnamed(made)
     place = {workload: n for n, workload in enumerate(profiles)}
     for role, members in together.items():
         wanted = needed(policies[one] for one in members)
         for one in members:
             others = [other for other in members if other != one]
             doors += _doors(one, others, profiles, names[role])
-            given = shared_policy(policies[one], wanted, known)
+            given = shared_policy(policies[one], wanted, known, inside)
             shared[one] = given.policy
             away = [float(apart[place[one], place[other]]) for other in others]
             rows.append([
@@ -143,6 +145,13 @@ def roles(
         distance,
         [shared[workload] for workload in policies],
     )
+
+
+def _unnamed(made: Recommendation) -> set[str]:
+    """The addresses of the cluster that the recommendation found no workload for."""
+    unknown = made.findings.loc[made.findings["kind"] == "unknown_peer", "peer"]
+    texts = [*unknown.dropna(), *made.evidence["peers"].dropna()]
+    return {ip for text in texts for ip in re.findall(r"\b(?:unknown|service) ([0-9a-f.:]+)", text)}
 
 
 def _decisions(report: Mapping[str, Any]) -> list[Decision]:

@@ -190,7 +190,7 @@ def test_calls_of_generated_clusters_are_named_rightly(
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_calls_that_begin_with_a_rollout_are_found_in_generated_clusters(seed: int) -> None:
-    made = cluster(SOCK_SHOP, seed=seed, days=DAYS, restarts_per_week=0)
+    made = cluster(SOCK_SHOP, seed=seed, days=DAYS, restarts_per_week=0, strangers_per_day=2)
     flows = made.flows
     first = flows.groupby("pod")["first_seen"].min()
     # Without restarts every pod that was not there from the start came with a rollout.

@@ -106,10 +106,10 @@ def _marked(mark: Decision, workload: Workload, protocol: str, port: int, peer: 
     return hit and one(tuple(workload))
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(10))
 def test_no_policy_admits_an_unobserved_port_and_peer_that_is_marked(seed: int) -> None:
     pick = random.Random(seed)
-    made = cluster(random_graph(5, seed=seed % 3), seed=seed % 3, days=3)
+    made = cluster(random_graph(5, seed=seed % 3), seed=seed % 3, days=2)
     capture: Capture = FrameCapture(made.flows)
     if seed % 2:
         capture = _lost(capture, pick)
@@ -125,22 +125,25 @@ def test_no_policy_admits_an_unobserved_port_and_peer_that_is_marked(seed: int) 
         for unit in (_unit(Peer(*one[6:])), one[6:7])
     }  # fmt: skip
     probes = _probes(capture, pick)
-    asked = 0
+    asked, done = 0, set()
     for policy in result.policies:
+        enforced = policy.model_copy(update={"mode": Mode.ENFORCE})
         for direction in ("ingress", "egress"):
             for rule in policy.rules(direction) or ():
                 ports = {rule.port, rule.last_port, *range(rule.port, rule.last_port, 37)}
                 ports |= {m.port for m in marks if m.port} | {443, 53}
+                owner, protocol = policy.workload, str(rule.protocol)
                 for port in sorted(ports):
+                    door = (owner, direction, protocol, port)
+                    if door in done:
+                        continue
+                    done.add(door)
                     for peer in probes:
-                        owner, protocol = policy.workload, str(rule.protocol)
-                        door = (owner, direction, protocol, port)
                         if {(*door, _unit(peer)), (*door, (peer.ip,))} & observed or not any(
                             _marked(m, owner, protocol, port, peer) for m in marks
                         ):
                             continue
                         asked += 1
-                        enforced = policy.model_copy(update={"mode": Mode.ENFORCE})
                         said = judge(enforced, direction, protocol, port, peer, None)
                         assert said.verdict == "denied", (marks, door, peer, said)
     assert asked > 0
