@@ -14,6 +14,7 @@ from portforge.capture import Capture, Window
 from portforge.capture._times import iso
 from portforge.errors import CaptureError
 from portforge.policy import Established, Mode, PortPolicy
+from portforge.recommend._admitted import say_admitted
 from portforge.recommend._beacons import find_beacons, looked_at
 from portforge.recommend._decide import Decided, decide, decide_rules
 from portforge.recommend._decisions import Decision, Verb
@@ -201,13 +202,14 @@ def _one(
     seen = Seen(rules, left, life, frozenset(as_decided), others)
     status = status_of(seen, window, options)
     pods_total = own["pod"].nunique()
+    policy = _policy(workload, rules)
     return _Made(
-        _policy(workload, rules),
+        policy,
         [
             evidence_row(workload, rule, pods_total, window, options, lives, around.nodes)
             for rule in rules
         ],
-        left,
+        say_admitted(left, policy),
         _workload_report(workload, rules, status, pods_total),
     )
 

@@ -6,8 +6,9 @@ exfiltration, and without any, both with and without regular calls that are need
     python tests/bench/attacks.py            # five minutes on two shared cores
     python tests/bench/attacks.py --quick    # a minute
 
-A finding about anything but its attack is false. Of beacons only those kept out count as false
-where regular calls are needed: that a clock is regular is true.
+``found`` is the finding meant for the attack; ``learned`` says that the policies let it pass,
+whatever was found. A finding about anything but its attack is false; where regular calls are
+needed, a beacon is false only where it is kept out: that a clock is regular is true.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from portforge.policy import Mode, simulate
 from portforge.recommend import Recommendation, recommend
 from portforge.recommend._frame import FrameCapture
 from portforge.synth import (
@@ -50,6 +52,13 @@ def found(learned: Recommendation, kind: str) -> Iterable[tuple[tuple[str, int, 
         yield (str(one["workload"]), int(one["port"]), peer), kept
 
 
+def lets_pass(learned: Recommendation, made: Synthetic, attack: str) -> bool:
+    """Whether the policies, enforced, allow any of it."""
+    rows = made.flows[made.what == attack]
+    judged = simulate(learned.policies, rows, mode_override=Mode.ENFORCE).frame
+    return bool((judged["decision"] == "allowed").any())
+
+
 def count(made: Synthetic, counts: Counter[str]) -> None:
     """Add what one cluster shows."""
     learned = recommend(FrameCapture(made.flows, made.losses))
@@ -58,7 +67,7 @@ def count(made: Synthetic, counts: Counter[str]) -> None:
         named = dict(found(learned, kind))
         counts[f"{kind} planted"] += bool(real)
         counts[f"{kind} found"] += bool(real & set(named))
-        counts[f"{kind} kept out"] += any(named.get(one, False) for one in real)
+        counts[f"{kind} learned"] += lets_pass(learned, made, attack)
         others = {one: kept for one, kept in named.items() if one not in real}
         counts[f"{kind} false"] += len(others)
         counts[f"{kind} false kept out"] += sum(others.values())
@@ -101,7 +110,7 @@ def main() -> None:
                         "clusters": counts["clusters"],
                         **{
                             name: counts[f"{kind} {name}"]
-                            for name in ("planted", "found", "kept out", "false", "false kept out")
+                            for name in ("planted", "found", "learned", "false", "false kept out")
                         },
                     }
                     for kind in DETECTORS

@@ -257,6 +257,21 @@ def test_a_capture_without_a_candidate_is_not_asked_for_rows(
         learn(tmp_path / "b", *IMPLANT)
 
 
+def test_a_wider_rule_that_lets_it_pass_is_named(tmp_path: Path) -> None:
+    many = [
+        row(
+            "web", "egress", "TCP", 443, f"198.{n}.7.9", at=n, pod="web-2", peer_name=f"{n}.example"
+        )
+        for n in range(20)
+    ]
+    result = learn(tmp_path, *IMPLANT, *many)
+    (found,) = beacons(result).to_dict("records")
+    assert rules(result)["out-tcp-443"] == ["World"]
+    assert "kept out; decide learn if it is needed; yet out-tcp-443 lets it pass" in found["reason"]
+    (alone,) = beacons(learn(tmp_path / "alone", *IMPLANT))["reason"]
+    assert "lets it pass" not in alone
+
+
 def test_what_is_not_looked_at_is_said_and_the_late_comes_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,9 +31,10 @@ def test_attacks_on_a_cluster_are_kept_out_or_found(bench):
     bench.count(made, counts)
     assert counts["clusters"] == 1
     for kind in ("beacon", "first_time"):
-        assert counts[f"{kind} planted"] == counts[f"{kind} kept out"] == 1
+        assert counts[f"{kind} planted"] == counts[f"{kind} found"] == 1
+        assert counts[f"{kind} learned"] == 0
     assert counts["outlier planted"] == counts["outlier found"] == 1
-    assert counts["outlier kept out"] == 0
+    assert counts["outlier learned"] == 1
 
 
 def test_a_finding_about_something_else_is_false(bench):
