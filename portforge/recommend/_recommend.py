@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 from pydantic import ValidationError
@@ -22,27 +22,24 @@ from portforge.recommend._dynamic import split_dynamic
 from portforge.recommend._edges import Edge, edges_of
 from portforge.recommend._evidence import evidence_frame, evidence_row
 from portforge.recommend._findings import KINDS, Left, findings_frame
-from portforge.recommend._lifecycle import JOBS, Life, Pod, restart
+from portforge.recommend._lives import life_of, unrestarted
 from portforge.recommend._marks import Around, around_of
 from portforge.recommend._options import Options
 from portforge.recommend._outliers import find_outliers
 from portforge.recommend._phases import Lives, lives_of
 from portforge.recommend._ranges import propose_ranges
 from portforge.recommend._recommendation import Recommendation
+from portforge.recommend._report import finding_counts, losses_of, workload_report
 from portforge.recommend._rules import Learned, learn_rules, ordered, withheld
-from portforge.recommend._severity import Level
+from portforge.recommend._seen import Seen
 from portforge.recommend._sort import sort_edges
-from portforge.recommend._status import Seen, Status, status_of
-from portforge.schema import Direction, LossReason, PeerKind, Verdict, Workload
+from portforge.recommend._status import status_of
+from portforge.schema import Direction, PeerKind, Verdict, Workload
 
 __all__ = ["recommend"]
 
 REPORT_SCHEMA = 1
 MADE_BY = "portforge recommend"
-
-
-# The kernel goes on counting without a recorder; an attempt on a closed port is never learned.
-_HARMLESS = frozenset({LossReason.RECORDER_DOWN, LossReason.UNPLACED})
 
 
 def recommend(
@@ -99,7 +96,7 @@ def recommend(
     left += [Left(edge, "outlier", reason, learned=True) for edge, reason in odd.items()]
     subjects = _subjects(edges, namespaces, workloads, capture)
     lives = lives_of(pods)
-    quiet = _unrestarted(pods, window)
+    quiet = unrestarted(pods, window)
     around = around_of(edges, {*pods["node"]}, decisions)
     progress(f"writing rules for {len(subjects)} workloads")
     made = [
@@ -132,10 +129,10 @@ def recommend(
             "hours": round(window.hours, 4),
         },
         "workloads": [each.report for each in made],
-        "findings": _finding_counts(findings),
+        "findings": finding_counts(findings),
         "rhythms": looked_at(edges),
         "decisions": decided.report(),
-        "losses": _losses(losses),
+        "losses": losses_of(losses),
         "rows": {
             "read": sum(edge.rows for edge in edges),
             "learned": sum(edge.rows for edge in learned),
@@ -197,7 +194,7 @@ def _one(
         & (pods["workload_kind"] == workload.kind)
         & (pods["workload"] == workload.name)
     ]
-    life = _life(workload, edges, rules, own, losses)
+    life = life_of(workload, edges, rules, own, losses)
     others = ["/".join(w) for w in quiet if w.namespace == workload.namespace and w != workload]
     seen = Seen(rules, left, life, frozenset(as_decided), others)
     status = status_of(seen, window, options)
@@ -210,53 +207,7 @@ def _one(
             for rule in rules
         ],
         say_admitted(left, policy),
-        _workload_report(workload, rules, status, pods_total),
-    )
-
-
-def _unrestarted(pods: pd.DataFrame, window: Window) -> list[Workload]:
-    """The workloads, but jobs, that no restart was seen of in the window."""
-    found = []
-    for owner, own in pods.groupby(["namespace", "workload_kind", "workload"], sort=True):
-        workload = Workload(*map(str, cast(tuple[str, ...], owner)))
-        known = _pods(own, set())
-        if workload.kind not in JOBS and not restart(workload.kind, known, window).holds:
-            found.append(workload)
-    return found
-
-
-def _pods(pods: pd.DataFrame, took_part: set[str]) -> list[Pod]:
-    return [
-        Pod(
-            row["pod"],
-            row["node"],
-            row["first_seen"].to_pydatetime(),
-            row["last_seen"].to_pydatetime(),
-            row["pod"] in took_part,
-        )
-        for row in pods.to_dict("records")
-    ]
-
-
-def _life(
-    workload: Workload,
-    edges: list[Edge],
-    rules: list[Learned],
-    pods: pd.DataFrame,
-    losses: pd.DataFrame,
-) -> Life:
-    """What the checklist is read from; ``pods`` are its own, ``losses`` all of the window."""
-    took_part = {pod for rule in rules for edge in rule.edges for pod in edge.pods}
-    lost = losses[losses["node"].isin(pods["node"]) | pods.empty]
-    lost = lost[~lost["reason"].isin(_HARMLESS)]
-    return Life(
-        kind=workload.kind,
-        first_seen=min(edge.first_seen for edge in edges),
-        last_seen=max(edge.last_seen for edge in edges),
-        hours=frozenset(hour for edge in edges for hour in edge.hours),
-        pods=_pods(pods, took_part),
-        losses=_losses(lost)["by_reason"],
-        last_loss=None if lost.empty else lost["interval_end"].max().to_pydatetime(),
+        workload_report(workload, rules, status, pods_total),
     )
 
 
@@ -277,28 +228,6 @@ def _policy(workload: Workload, rules: list[Learned]) -> PortPolicy:
             place="/".join(workload),
             remedy="its name is not one Kubernetes gives: check the recorder's inventory",
         ) from None
-
-
-def _workload_report(
-    workload: Workload, rules: list[Learned], status: Status, pods: int
-) -> dict[str, Any]:
-    return {
-        "namespace": workload.namespace,
-        "workload_kind": workload.kind,
-        "workload": workload.name,
-        "policy": workload.slug,
-        "status": status.status,
-        "reasons": list(status.reasons),
-        "notes": list(status.notes),
-        "rules": len(rules),
-        "pods": pods,
-        "until": None if status.until is None else iso(status.until),
-        "lifecycle": {
-            name: {"answer": item.answer, "missing": item.missing}
-            for name, item in status.lifecycle.items()
-        },
-        "coverage": {d: found.report() for d, found in status.coverage.items()},
-    }
 
 
 def _worth_saying(edge: Edge) -> str | None:
@@ -343,26 +272,3 @@ def _by_workload(
     for one in left:
         left_of[one.edge.workload].append(one)
     return [(w, all_of[w], learned_of[w], left_of[w]) for w in subjects]
-
-
-def _finding_counts(findings: pd.DataFrame) -> dict[str, Any]:
-    sums = findings.groupby("kind")["connections"].agg(["size", "sum"])
-    levels = findings.groupby(["kind", "severity"]).size()
-    return {
-        kind: {
-            "count": int(sums.loc[kind, "size"]),  # type: ignore[arg-type]
-            "connections": int(sums.loc[kind, "sum"]),  # type: ignore[arg-type]
-            "meaning": meaning,
-            "severity": {str(v): int(levels[kind, v]) for v in Level if (kind, v) in levels.index},
-        }
-        for kind, meaning in KINDS.items()
-        if kind in sums.index
-    }
-
-
-def _losses(losses: pd.DataFrame) -> dict[str, Any]:
-    sums = losses.groupby("reason")["count"].sum().sort_index()
-    return {
-        "total": int(losses["count"].sum()),
-        "by_reason": {str(reason): int(count) for reason, count in sums.items()},
-    }
