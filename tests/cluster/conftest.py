@@ -15,6 +15,7 @@ from localcluster.control import ControlPlane
 
 from tests.cluster.left_out import LEFT_OUT
 from tests.cluster.release import Release
+from tests.cluster.standing import Standing
 
 collect_ignore_glob = ["test_*.py"] if LEFT_OUT else []
 
@@ -95,3 +96,21 @@ def shop(cluster: Cluster, release: Release) -> Iterator[Shop]:  # noqa: ARG001
         yield shop
     finally:
         shop.stop()
+
+
+@pytest.fixture(scope="module")
+def standing(
+    request: pytest.FixtureRequest,
+    release: Release,
+    shop: Shop,  # noqa: ARG001
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Standing]:
+    """The shop under enforced policies; what a module met is told at its end."""
+    name = request.path.stem.removeprefix("test_")
+    standing = Standing(release, tmp_path_factory.mktemp(name))
+    try:
+        standing.prepare()
+        yield standing
+    finally:
+        standing.tell(name)
+        standing.clear()

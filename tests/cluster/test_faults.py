@@ -16,13 +16,12 @@ from contextlib import contextmanager
 from datetime import datetime
 
 import pytest
-from clusterdemo.shop import Shop
 from localcluster.control import ControlPlane
 
 from portforge.capture import open_capture
 
 from .outcome import Row
-from .release import NAMESPACE, Release, until
+from .release import NAMESPACE, until
 from .standing import Standing
 
 TRIAL = 40
@@ -31,22 +30,6 @@ pytestmark = [
     pytest.mark.faults,
     pytest.mark.timeout(900),  # with the installation, on a machine that is shared
 ]
-
-
-@pytest.fixture(scope="module")
-def standing(
-    release: Release,
-    shop: Shop,  # noqa: ARG001
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Standing]:
-    """The shop under enforced policies; the table is told at the end."""
-    standing = Standing(release, tmp_path_factory.mktemp("faults"))
-    try:
-        standing.prepare()
-        yield standing
-    finally:
-        standing.tell("faults")
-        standing.clear()
 
 
 @pytest.fixture(autouse=True)

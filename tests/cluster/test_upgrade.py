@@ -9,38 +9,21 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from clusterdemo.shop import Shop
 from localcluster.node import Node
 
 from portforge.apply.pins import pin_home
 
 from .outcome import Row
-from .release import NAMESPACE, Release, until
+from .release import NAMESPACE, until
 from .standing import Standing
 
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.timeout(900),  # with the installation, on a machine that is shared
 ]
-
-
-@pytest.fixture(scope="module")
-def standing(
-    release: Release,
-    shop: Shop,  # noqa: ARG001
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Standing]:
-    """The shop under enforced policies, before the upgrade."""
-    standing = Standing(release, tmp_path_factory.mktemp("upgrade"))
-    try:
-        standing.prepare()
-        yield standing
-    finally:
-        standing.tell("upgrade")
-        standing.clear()
 
 
 def rolled(standing: Standing, what: str, act: Callable[[], object]) -> Row:
