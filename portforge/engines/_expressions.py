@@ -179,8 +179,10 @@ def aggregated(days: ir.Table, microseconds: str) -> ir.Table:
     by_day = days.group_by(*EDGE, "day", "long_until").aggregate(
         **_sums(days),
         seen=_bit_or(days.hours),
-        pods=days.pod.collect(distinct=True),
-        peer_names=days.peer_name.collect(distinct=True),
+        pods=days.pod.collect(),
+        peer_names=days.peer_name.collect(),
+        known_pods=days.pod.count(),
+        known_peer_names=days.peer_name.count(),
     )
     begin = by_day.day * _DAY_HOURS
     past_midnight = by_day.seen >= 1 << _DAY_HOURS
@@ -190,7 +192,10 @@ def aggregated(days: ir.Table, microseconds: str) -> ir.Table:
     )
     long = ibis.range(_hour(by_day.first_seen, microseconds), by_day.long_until + 1)
     by_day = by_day.mutate(hours=ibis.ifelse(by_day.long_until.isnull(), bits, long))
-    lists = {name: _merged(by_day[name]) for name in ("hours", "pods", "peer_names")}
+    lists = {"hours": _merged(by_day.hours)}
+    for name in ("pods", "peer_names"):
+        known = _total(by_day[f"known_{name}"]) > 0
+        lists[name] = ibis.ifelse(known, _merged(by_day[name]), None)
     edges = by_day.group_by(*EDGE).aggregate(**_sums(by_day), **lists)
     return edges.order_by(*EDGE)
 
@@ -224,11 +229,10 @@ def _hour(moment: ir.Value, microseconds: str) -> ir.IntegerValue:
 
 
 def _merged(lists: ir.ArrayColumn) -> ir.ArrayScalar:
-    """All items of the lists once, sorted; null where there is none."""
+    """All items of the lists once, sorted."""
     # Ibis's own ``unique`` thinks of nulls among the items, at length; there are none.
     distinct = _of_engine(ibis.udf.scalar, "array_distinct", lists.type(), lists.type())
-    items = distinct(lists.collect().flatten()).sort()
-    return ibis.ifelse(items.length() > 0, items, None)
+    return distinct(lists.collect().flatten()).sort()
 
 
 def _bit_or(column: ir.Value) -> ir.IntegerScalar:

@@ -22,26 +22,12 @@ FROM (
     CAST(SUM("t3"."bytes_received") AS BIGINT) AS "bytes_received",
     MIN("t3"."first_seen") AS "first_seen",
     MAX("t3"."last_seen") AS "last_seen",
+    LIST_SORT(
+      LIST_DISTINCT(FLATTEN(ARRAY_AGG("t3"."hours") FILTER(WHERE
+        "t3"."hours" IS NOT NULL)))
+    ) AS "hours",
     CASE
-      WHEN ARRAY_LENGTH(
-        LIST_SORT(
-          LIST_DISTINCT(FLATTEN(ARRAY_AGG("t3"."hours") FILTER(WHERE
-            "t3"."hours" IS NOT NULL)))
-        )
-      ) > 0
-      THEN LIST_SORT(
-        LIST_DISTINCT(FLATTEN(ARRAY_AGG("t3"."hours") FILTER(WHERE
-          "t3"."hours" IS NOT NULL)))
-      )
-      ELSE NULL
-    END AS "hours",
-    CASE
-      WHEN ARRAY_LENGTH(
-        LIST_SORT(
-          LIST_DISTINCT(FLATTEN(ARRAY_AGG("t3"."pods") FILTER(WHERE
-            "t3"."pods" IS NOT NULL)))
-        )
-      ) > 0
+      WHEN CAST(SUM("t3"."known_pods") AS BIGINT) > 0
       THEN LIST_SORT(
         LIST_DISTINCT(FLATTEN(ARRAY_AGG("t3"."pods") FILTER(WHERE
           "t3"."pods" IS NOT NULL)))
@@ -49,14 +35,7 @@ FROM (
       ELSE NULL
     END AS "pods",
     CASE
-      WHEN ARRAY_LENGTH(
-        LIST_SORT(
-          LIST_DISTINCT(
-            FLATTEN(ARRAY_AGG("t3"."peer_names") FILTER(WHERE
-              "t3"."peer_names" IS NOT NULL))
-          )
-        )
-      ) > 0
+      WHEN CAST(SUM("t3"."known_peer_names") AS BIGINT) > 0
       THEN LIST_SORT(
         LIST_DISTINCT(
           FLATTEN(ARRAY_AGG("t3"."peer_names") FILTER(WHERE
@@ -92,6 +71,8 @@ FROM (
       "t2"."seen",
       "t2"."pods",
       "t2"."peer_names",
+      "t2"."known_pods",
+      "t2"."known_peer_names",
       CASE
         WHEN "t2"."long_until" IS NULL
         THEN LIST_FILTER(
@@ -139,10 +120,12 @@ FROM (
         MIN("t1"."first_seen") AS "first_seen",
         MAX("t1"."last_seen") AS "last_seen",
         BIT_OR("t1"."hours") AS "seen",
-        ARRAY_AGG(DISTINCT "t1"."pod") FILTER(WHERE
+        ARRAY_AGG("t1"."pod") FILTER(WHERE
           "t1"."pod" IS NOT NULL) AS "pods",
-        ARRAY_AGG(DISTINCT "t1"."peer_name") FILTER(WHERE
-          "t1"."peer_name" IS NOT NULL) AS "peer_names"
+        ARRAY_AGG("t1"."peer_name") FILTER(WHERE
+          "t1"."peer_name" IS NOT NULL) AS "peer_names",
+        COUNT("t1"."pod") AS "known_pods",
+        COUNT("t1"."peer_name") AS "known_peer_names"
       FROM (
         SELECT
           "t0"."namespace",

@@ -22,18 +22,14 @@ FROM (
     CAST(SUM(`t3`.`bytes_received`) AS BIGINT) AS `bytes_received`,
     MIN(`t3`.`first_seen`) AS `first_seen`,
     MAX(`t3`.`last_seen`) AS `last_seen`,
+    ARRAY_SORT(ARRAY_DISTINCT(FLATTEN(COLLECT_LIST(`t3`.`hours`)))) AS `hours`,
     IF(
-      SIZE(ARRAY_SORT(ARRAY_DISTINCT(FLATTEN(COLLECT_LIST(`t3`.`hours`))))) > 0,
-      ARRAY_SORT(ARRAY_DISTINCT(FLATTEN(COLLECT_LIST(`t3`.`hours`)))),
-      NULL
-    ) AS `hours`,
-    IF(
-      SIZE(ARRAY_SORT(ARRAY_DISTINCT(FLATTEN(COLLECT_LIST(`t3`.`pods`))))) > 0,
+      CAST(SUM(`t3`.`known_pods`) AS BIGINT) > 0,
       ARRAY_SORT(ARRAY_DISTINCT(FLATTEN(COLLECT_LIST(`t3`.`pods`)))),
       NULL
     ) AS `pods`,
     IF(
-      SIZE(ARRAY_SORT(ARRAY_DISTINCT(FLATTEN(COLLECT_LIST(`t3`.`peer_names`))))) > 0,
+      CAST(SUM(`t3`.`known_peer_names`) AS BIGINT) > 0,
       ARRAY_SORT(ARRAY_DISTINCT(FLATTEN(COLLECT_LIST(`t3`.`peer_names`)))),
       NULL
     ) AS `peer_names`
@@ -64,6 +60,8 @@ FROM (
       `t2`.`seen`,
       `t2`.`pods`,
       `t2`.`peer_names`,
+      `t2`.`known_pods`,
+      `t2`.`known_peer_names`,
       IF(
         `t2`.`long_until` IS NULL,
         FILTER(
@@ -225,8 +223,10 @@ FROM (
         MIN(`t1`.`first_seen`) AS `first_seen`,
         MAX(`t1`.`last_seen`) AS `last_seen`,
         BIT_OR(`t1`.`hours`) AS `seen`,
-        COLLECT_LIST(DISTINCT `t1`.`pod`) AS `pods`,
-        COLLECT_LIST(DISTINCT `t1`.`peer_name`) AS `peer_names`
+        COLLECT_LIST(`t1`.`pod`) AS `pods`,
+        COLLECT_LIST(`t1`.`peer_name`) AS `peer_names`,
+        COUNT(`t1`.`pod`) AS `known_pods`,
+        COUNT(`t1`.`peer_name`) AS `known_peer_names`
       FROM (
         SELECT
           `t0`.`namespace`,
