@@ -3,9 +3,9 @@
 The way through: ``_edges`` (the capture's sums as objects) → ``_scans`` and ``_sort`` (what may be
 learned, and what is left out and why) → ``_decide`` (the analyst's decisions overrule that) →
 ``_dynamic``, ``_ranges``, ``_rules`` and ``_peers`` (at the ``_price``, and across none of the
-``_marks``) → ``_phases`` and ``_evidence`` → ``_seen``, ``_coverage``, ``_lifecycle``, ``_missing`` and
-``_status`` (how far to trust it) → ``_report`` and ``_recommendation`` (the result and its files). All but the first and the last are
-functions of their arguments.
+``_marks``) → ``_phases`` and ``_evidence`` → ``_seen``, ``_coverage``, ``_lifecycle``, ``_missing``
+and ``_status`` (how far to trust it) → ``_report`` and ``_recommendation`` (the result and its
+files). All but the first and the last are functions of their arguments.
 
 Around it: ``_estimator`` and ``_split`` (the same for scikit-learn), ``_backtest`` (what policies
 learned earlier would have broken later), ``_verify`` (what any policies would break), ``_drift``
