@@ -38,7 +38,7 @@ PANDAS_MOST, SPARK_MOST = 10, 50
 
 
 def make(folder: Path, millions: float, seed: int) -> None:
-    """700 edges of 120 workloads with 3 pods and 3 peers each; a few take most of the records."""
+    """700 uses of ports, by 3 pods and of 3 peers each; a few take most of the records."""
     import duckdb
 
     db = duckdb.connect()
