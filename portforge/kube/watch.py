@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from portforge.errors import ClusterError
@@ -35,6 +36,37 @@ _BEGIN_AGAIN = {410, 504}
 """Gone: the version is compacted. Timeout: the version is of the future, as after a restore."""
 
 _log = logging.getLogger(__name__)
+
+
+class _Server:
+    """News of one API server, shared by all who follow it: that it answers again."""
+
+    def __init__(self) -> None:
+        self._news = threading.Condition()
+        self._answers = 0
+
+    def answers_again(self) -> None:
+        """Let everybody who waits try at once: else each waits for itself, up to 30 s."""
+        with self._news:
+            self._answers += 1
+            self._news.notify_all()
+
+    def wake(self) -> None:
+        """Let those who wait look whether they were stopped."""
+        with self._news:
+            self._news.notify_all()
+
+    def wait(self, seconds: float, stop: threading.Event) -> bool:
+        """Until there is news, or ``stop`` is set, or the time is over; whether there is news."""
+        with self._news:
+            before = self._answers
+            self._news.wait_for(lambda: stop.is_set() or self._answers != before, seconds)
+            return self._answers != before
+
+
+@cache
+def _server(host: str) -> _Server:  # noqa: ARG001
+    return _Server()
 
 
 class Watcher(Generic[T]):
@@ -87,6 +119,7 @@ class Watcher(Generic[T]):
         self._failures = 0
         """In a row; each makes the pause before the next attempt longer."""
         self._response: BaseHTTPResponse | None = None
+        self._server = _server(api.configuration.host)
         self._thread = threading.Thread(target=self._run, name=f"watch {path}", daemon=True)
 
     def start(self) -> Watcher[T]:
@@ -97,6 +130,7 @@ class Watcher(Generic[T]):
     def stop(self) -> None:
         """End; what is known stays readable."""
         self._stop.set()
+        self._server.wake()
         with self._lock:
             response = self._response
         if response is not None:
@@ -151,7 +185,8 @@ class Watcher(Generic[T]):
                 self._version = ""
             if failed:
                 self._failures += 1
-                self._stop.wait(_pause(self._failures))
+                if self._server.wait(_pause(self._failures), self._stop):
+                    self._failures = 1
 
     def _met(self, problem: ClusterError) -> None:
         if problem.status in _BEGIN_AGAIN and self._version:
@@ -197,8 +232,15 @@ class Watcher(Generic[T]):
         self._note(len(data))
         if response.status >= 400:
             raise refusal(response.status, data, self.path)
+        self._answered()
         page: dict[str, Any] = json.loads(data)
         return page
+
+    def _answered(self) -> None:
+        """The server took a request; where it did not before, the others hear of it."""
+        if self.problem is not None:
+            self.problem = None
+            self._server.answers_again()
 
     def _note(self, length: int) -> None:
         self._heard = time.monotonic()
@@ -239,7 +281,7 @@ class Watcher(Generic[T]):
             if response.status >= 400:
                 raise refusal(response.status, content(self._api, response), self.path)
             self._note(0)
-            self.problem = None
+            self._answered()
             for line in self._lines(response):
                 self._event(json.loads(line))
                 self._failures = 0

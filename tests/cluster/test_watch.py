@@ -13,6 +13,7 @@ from kubernetes.client import ApiClient
 from localcluster.control import ControlPlane
 
 from portforge.errors import ClusterError
+from portforge.kube import watch
 from portforge.kube.client import connect, request, send, username
 from portforge.kube.watch import METADATA_ONLY, Watcher
 
@@ -164,6 +165,29 @@ def test_an_api_server_that_restarts_and_has_forgotten_the_version(api, api_serv
         assert (("goes", "1"), None) in gone
         put(api, "new", "2")
         until(lambda: kept(watcher)["new"] == "2")
+    request(api, "DELETE", PATH)
+
+
+def test_the_first_that_is_answered_wakes_the_others(api, api_server, monkeypatch):
+    """Each would wait up to half a minute for itself: a pod that came would be unknown so long."""
+    patient = f"watch {PATH}"
+
+    def pause(failures: int) -> float:
+        return 3600 if failures > 2 and threading.current_thread().name == patient else 0.1
+
+    monkeypatch.setattr(watch, "_pause", pause)
+    with (
+        Watcher(api, PATH, slim) as waits,
+        Watcher(api, "/api/v1/namespaces", lambda item: item["metadata"]["name"]) as tries,
+    ):
+        assert waits.wait(10)
+        assert tries.wait(10)
+        api_server.processes.stop("api-server")
+        until(lambda: tries.problem and waits._failures > 2)
+        api_server.start_api_server()
+        until(lambda: not waits.problem, 60)
+        make(api, "woken")
+        until(lambda: "woken" in kept(waits))
     request(api, "DELETE", PATH)
 
 
