@@ -32,8 +32,11 @@ _PAGE = "500"
 _SILENCE = (5.0, 90.0)
 """Seconds to connect; seconds without a word. A quiet watch gets a bookmark within 75 s."""
 _LONGEST_PAUSE = 30.0
+_NEWS_EVERY = 5.0
 _BEGIN_AGAIN = {410, 504}
 """Gone: the version is compacted. Timeout: the version is of the future, as after a restore."""
+_REFUSED = range(400, 500)
+"""Of this collection, or of this agent: the server was there."""
 
 _log = logging.getLogger(__name__)
 
@@ -44,10 +47,17 @@ class _Server:
     def __init__(self) -> None:
         self._news = threading.Condition()
         self._answers = 0
+        self._told = float("-inf")
 
     def answers_again(self) -> None:
-        """Let everybody who waits try at once: else each waits for itself, up to 30 s."""
+        """Let everybody who waits try at once: else each waits for itself, up to 30 s.
+
+        Seldom: one that answers and refuses by turns must not be asked in a circle.
+        """
         with self._news:
+            if time.monotonic() - self._told < _NEWS_EVERY:
+                return
+            self._told = time.monotonic()
             self._answers += 1
             self._news.notify_all()
 
@@ -238,8 +248,8 @@ class Watcher(Generic[T]):
 
     def _answered(self) -> None:
         """The server took a request; where it did not before, the others hear of it."""
-        if self.problem is not None:
-            self.problem = None
+        before, self.problem = self.problem, None
+        if before is not None and before.status not in _REFUSED:
             self._server.answers_again()
 
     def _note(self, length: int) -> None:
