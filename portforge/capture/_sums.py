@@ -30,6 +30,7 @@ from portforge.engines._expressions import (
     rollups,
     within,
 )
+from portforge.engines._hours import with_hours
 from portforge.engines._tests import TESTS
 from portforge.errors import CaptureError
 
@@ -70,7 +71,9 @@ class Sums:
 
     def aggregated(self, window: Window) -> pa.Table:
         """See ``Capture.aggregated``."""
-        return self._ask(window, lambda some: aggregated(some, self._engine.microseconds))
+        return with_hours(
+            self._ask(window, lambda some: aggregated(some, self._engine.microseconds))
+        )
 
     def pods(self, window: Window) -> pa.Table:
         """See ``Capture.pods``."""

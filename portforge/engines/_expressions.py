@@ -16,7 +16,7 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from portforge.engines._tests import TESTS
+from portforge.engines._tests import TESTS, Test, conditions
 from portforge.schema import COLUMNS, PeerKind
 
 __all__ = [
@@ -103,9 +103,9 @@ def daily(rows: ir.Table, microseconds: str) -> ir.Table:
     rows = rows.mutate(
         long_until=ibis.ifelse(short, ibis.null("int64"), rows.last_hour),
         seen=ibis.ifelse(short, seen, 0),
-        is_wrong=ibis.or_(*(test(rows) for test in TESTS.values())).fill_null(False).cast("int8"),
+        is_wrong=_any(rows, conditions(_KEYS, others=True)).cast("int8"),
     )
-    return rows.group_by(*_KEYS, "day", "long_until").aggregate(
+    found = rows.group_by(*_KEYS, "day", "long_until").aggregate(
         rows=rows.count(),
         **{name: _total(rows[name]) for name in _SUMS},
         first_seen=rows.first_seen.min(),
@@ -113,6 +113,14 @@ def daily(rows: ir.Table, microseconds: str) -> ir.Table:
         hours=_bit_or(rows.seen),
         wrong=_total(rows.is_wrong.cast("int64")),
     )
+    # What the keys say is the same for all rows added up, and looked at once.
+    return found.mutate(
+        wrong=ibis.ifelse(_any(found, conditions(_KEYS, others=False)), found["rows"], found.wrong)
+    )
+
+
+def _any(rows: ir.Table, tests: list[Test]) -> ir.BooleanValue:
+    return ibis.or_(*(test(rows) for test in tests)).fill_null(False)
 
 
 def extent(days: ir.Table) -> ir.Table:
@@ -173,30 +181,28 @@ def within(
 
 
 def aggregated(days: ir.Table, microseconds: str) -> ir.Table:
-    """One row per edge, in a fixed order; columns as ``Capture.aggregated`` tells."""
+    """One row per edge, in a fixed order; columns as ``Capture.aggregated`` tells, but ``seen``.
+
+    ``seen`` says when, in a list without an order: see ``_hours``, which makes hours of it.
+    """
     own = (days.peer_kind == PeerKind.NODE.value) & days.peer_workload.identical_to(days.node)
-    days = days.mutate(own_node=own)
-    by_day = days.group_by(*EDGE, "day", "long_until").aggregate(
-        **_sums(days),
-        seen=_bit_or(days.hours),
-        pods=days.pod.collect(),
-        peer_names=days.peer_name.collect(),
-        known_pods=days.pod.count(),
-        known_peer_names=days.peer_name.count(),
+    long = days.long_until.notnull()
+    days = days.mutate(
+        own_node=own,
+        seen=ibis.struct(
+            {
+                "day": days.day,
+                "bits": days.hours,
+                "first": ibis.ifelse(long, _hour(days.first_seen, microseconds), None),
+                "last": days.long_until,
+            }
+        ),
     )
-    begin = by_day.day * _DAY_HOURS
-    past_midnight = by_day.seen >= 1 << _DAY_HOURS
-    most = ibis.ifelse(past_midnight, 2 * _DAY_HOURS, _DAY_HOURS)
-    bits = ibis.range(begin, begin + most).filter(
-        lambda hour: ((by_day.seen >> (hour - begin)) & 1) == 1
-    )
-    long = ibis.range(_hour(by_day.first_seen, microseconds), by_day.long_until + 1)
-    by_day = by_day.mutate(hours=ibis.ifelse(by_day.long_until.isnull(), bits, long))
-    lists = {"hours": _merged(by_day.hours)}
+    lists = {"seen": days.seen.collect()}
     for name in ("pods", "peer_names"):
-        known = _total(by_day[f"known_{name}"]) > 0
-        lists[name] = ibis.ifelse(known, _merged(by_day[name]), None)
-    edges = by_day.group_by(*EDGE).aggregate(**_sums(by_day), **lists)
+        column = days[name.removesuffix("s")]
+        lists[name] = ibis.ifelse(column.count() > 0, _distinct(column), None)
+    edges = days.group_by(*EDGE).aggregate(**_sums(days), **lists)
     return edges.order_by(*EDGE)
 
 
@@ -228,11 +234,11 @@ def _hour(moment: ir.Value, microseconds: str) -> ir.IntegerValue:
     return _of_engine(ibis.udf.scalar, microseconds, _INSTANT, dt.int64)(moment) // _HOUR
 
 
-def _merged(lists: ir.ArrayColumn) -> ir.ArrayScalar:
-    """All items of the lists once, sorted."""
+def _distinct(column: ir.Value) -> ir.ArrayScalar:
+    """All of a group once, sorted."""
     # Ibis's own ``unique`` thinks of nulls among the items, at length; there are none.
-    distinct = _of_engine(ibis.udf.scalar, "array_distinct", lists.type(), lists.type())
-    return distinct(lists.collect().flatten()).sort()
+    items = column.collect()
+    return _of_engine(ibis.udf.scalar, "array_distinct", items.type(), items.type())(items).sort()
 
 
 def _bit_or(column: ir.Value) -> ir.IntegerScalar:
