@@ -386,7 +386,7 @@ class Recorder:
             found.append((LossReason.UNATTRIBUTED, since, now, unattributed))
         if rows and getattr(self.source, "age", 0.0) > _STALE_SECONDS:
             found.append((LossReason.IDENTITY_STALE, since, now, rows))
-        if now - since > timedelta(seconds=2 * self.interval + 1):
+        if now - since > timedelta(seconds=2 * self.interval + self.settle + 1):
             down = int((now - since).total_seconds())
             found.append((LossReason.RECORDER_DOWN, since, now, down))
         return loss_table(self._inventory.node, found)

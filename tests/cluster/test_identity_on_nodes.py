@@ -49,10 +49,16 @@ SERVER = {"peer_namespace": NS, "peer_workload_kind": "Deployment", "peer_worklo
 CUSTOM = "rollouts.example.net"
 
 
+def _once(port: int) -> list[str]:
+    """A command: connect once. The DNS server of the cluster may not know a new Service yet."""
+    ask = " ".join([*CLIENT, "connect", f"--host={HOST}", f"--port={port}"])
+    return ["bash", "-c", f"until {ask} | grep '\"connected\": true'; do sleep 0.2; done"]
+
+
 def _objects(room: Room) -> list[Object]:
     one, two, three = room.cluster.nodes
     ask = call(f"{HOST}:80")
-    connect = [*CLIENT, "connect", f"--host={HOST}", "--port=80"]
+    connect = _once(80)
     everywhere = call(
         f"{HOST}:80", "store.who.svc.cluster.local:8081", f"{three.address}:{DOOR}",
         "outside.who.svc.cluster.local:443", "alias.who.svc.cluster.local:80",
@@ -62,7 +68,7 @@ def _objects(room: Room) -> list[Object]:
     store = selected("store", pod_spec(listen(BACKEND), three), serviceName="store")
     nightly = {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": {
         "spec": pod_spec(connect, two, restartPolicy="Never")}}}}  # fmt: skip
-    first = container([*CLIENT, "connect", f"--host={HOST}", f"--port={INIT}"], "first")
+    first = container(_once(INIT), "first")
     return [
         deployment("server", listen(BACKEND, INIT, DEBUG, PROBED), one, readiness=probe),
         service("server", "server", (80, BACKEND), (INIT, INIT), (DEBUG, DEBUG)),
