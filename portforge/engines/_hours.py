@@ -1,6 +1,4 @@
-"""From when an edge was seen, as engines give it, to its hours. Vectors, no SQL: an engine takes
-twenty times as long to make a list of hours from bits.
-"""
+"""From when an edge was seen, as engines give it, to its hours. Vectors, no SQL."""
 
 from __future__ import annotations
 
