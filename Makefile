@@ -31,9 +31,11 @@ lab: install ## JupyterLab on notebooks/ with the shipped capture (or PORTFORGE_
 
 test: install ## lint, types, generated docs, unit, kernel, notebook and cluster tests (all but test-faults)
 	@scripts/check
+	@scripts/cluster build
 	@$(BIN)/pytest -m "not faults" $(ARGS)
 
 test-faults: install ## stop parts of a real cluster under load, upgrade, iptables: 20 minutes, a quiet machine
+	@scripts/cluster build
 	@$(BIN)/pytest -m faults tests/cluster $(ARGS)
 
 test-light: install ## unit tests only: no root, no kernel, seconds

@@ -1,4 +1,4 @@
-"""``python -m localcluster up|down|status|load``."""
+"""``python -m localcluster build|up|down|status|load``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from localcluster import binaries, images
 from localcluster.cluster import Cluster
 from localcluster.processes import LocalClusterError
 
@@ -19,6 +20,14 @@ from localcluster.processes import LocalClusterError
 def main(context: click.Context, name: str, number: int, nodes: int, proxy_mode: str) -> None:
     """A real Kubernetes of several nodes on this machine."""
     context.obj = Cluster(name, number, nodes, proxy_mode)
+
+
+@main.command()
+def build() -> None:
+    """Build what is missing, and start nothing."""
+    binaries.build(click.echo)
+    for image in (images.pause, images.coredns):
+        image()
 
 
 @main.command()
