@@ -102,6 +102,8 @@ def _selected(peer: PeerSelector, inventory: Inventory) -> Iterator[_Network]:
     elif peer.workload is not None:
         for address in inventory.addresses(Workload(*peer.workload)):
             yield ip_network(address)
+    elif peer.namespace is not None:
+        yield from map(ip_network, inventory.namespace_addresses(peer.namespace))
     elif peer.entity is Entity.CLUSTER:
         yield from _cluster(inventory)
     elif peer.entity is Entity.NODE:

@@ -205,6 +205,12 @@ class Inventory:
             ):
                 yield address
 
+    def namespace_addresses(self, namespace: str) -> Iterator[str]:
+        """Every address of a namespace's pods, whoever owns them, and of its Services."""
+        for address, peer in self._peers.items():
+            if peer.kind in (PeerKind.WORKLOAD, PeerKind.SERVICE) and peer.namespace == namespace:
+                yield address
+
     @property
     def node_addresses(self) -> tuple[str, ...]:
         """Every address that :meth:`peer` says is a node's."""

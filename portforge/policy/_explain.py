@@ -53,6 +53,8 @@ def _peer(selector: PeerSelector) -> str:
     if selector.workload is not None:
         namespace, kind, name = selector.workload
         return f"{kind} {name} in {namespace}"
+    if selector.namespace is not None:
+        return f"anything in namespace {selector.namespace}"
     if selector.cidr is not None:
         return f"addresses in {selector.cidr}"
     return _ENTITY[selector.entity or Entity.CLUSTER]

@@ -52,11 +52,12 @@ def _network(text: str) -> IPv4Network | IPv6Network:
 
 
 def _selects(selector: PeerSelector, peer: Peer) -> bool:
+    named = peer.kind in (PeerKind.WORKLOAD, PeerKind.SERVICE)
     if selector.workload is not None:
-        return (
-            peer.kind in (PeerKind.WORKLOAD, PeerKind.SERVICE)
-            and (peer.namespace, peer.workload_kind, peer.workload) == selector.workload
-        )
+        owner = (peer.namespace, peer.workload_kind, peer.workload)
+        return named and owner == selector.workload
+    if selector.namespace is not None:
+        return named and peer.namespace == selector.namespace
     if selector.cidr is not None:
         # An address is never in a network of the other family.
         return peer.ip is not None and _address(peer.ip) in _network(selector.cidr)

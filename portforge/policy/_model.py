@@ -151,38 +151,49 @@ WorkloadField = Annotated[Workload, _WorkloadSchema]
 
 
 class PeerSelector(Model):
-    """Who is meant: exactly one of a workload, a CIDR, or an entity.
+    """Who is meant: exactly one of a workload, a namespace, a CIDR, or an entity.
+
+    A namespace means its pods, whoever owns them, and its Services. As of a workload, pods on
+    the host's network are not meant: their address is the node's.
 
     >>> PeerSelector(cidr="FD00:0::/8").cidr
     'fd00::/8'
     >>> str(PeerSelector(workload=Workload("shop", "Deployment", "cart")))
     'shop/Deployment/cart'
+    >>> str(PeerSelector(namespace="shop"))
+    'shop/*'
     """
 
     workload: WorkloadField | None = None
+    namespace: Namespace | None = None
     cidr: Cidr | None = None
     entity: Entity | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        named = [n for n in ("workload", "cidr", "entity") if getattr(self, n) is not None]
+        kinds = ("workload", "namespace", "cidr", "entity")
+        named = [kind for kind in kinds if getattr(self, kind) is not None]
         if len(named) != 1:
             found = " and ".join(named) or "none of them"
-            raise ValueError(f"needs exactly one of workload, cidr, entity; found {found}")
+            raise ValueError(f"needs exactly one of {', '.join(kinds)}; found {found}")
         return self
 
     @property
     def sort_key(self) -> tuple[Any, ...]:
-        """Workloads by name, then CIDRs by address, then entities."""
+        """Workloads by name, then namespaces, then CIDRs by address, then entities."""
         if self.workload is not None:
             return (0, *self.workload)
+        if self.namespace is not None:
+            return (1, self.namespace)
         if self.cidr is not None:
             network = ip_network(self.cidr)
-            return (1, network.version, int(network.network_address), network.prefixlen)
-        return (2, str(self.entity))
+            return (2, network.version, int(network.network_address), network.prefixlen)
+        return (3, str(self.entity))
 
     def __str__(self) -> str:
-        return "/".join(self.workload) if self.workload else str(self.cidr or self.entity)
+        if self.workload is not None:
+            return "/".join(self.workload)
+        return f"{self.namespace}/*" if self.namespace else str(self.cidr or self.entity)
 
 
 class Rule(Model):
@@ -218,7 +229,8 @@ class Rule(Model):
             raise ValueError("names no peer: leave peers out to allow any, or remove the rule")
         if len(value) > MOST_PEERS:
             raise ValueError(
-                f"names {len(value)} peers, {MOST_PEERS} at most: name wider CIDRs or an entity"
+                f"names {len(value)} peers, {MOST_PEERS} at most: "
+                "name a namespace, wider CIDRs or an entity"
             )
         return tuple(sorted(value, key=lambda peer: peer.sort_key))
 

@@ -53,7 +53,7 @@ def _known(location: Location) -> str:
     if parent[-1] == "workload":
         return "namespace, kind, name"
     return (
-        "workload, cidr, entity"
+        "workload, namespace, cidr, entity"
         if "peers" in parent
         else ("id, protocol, port, endPort, peers, expiresAt")
     )

@@ -65,6 +65,8 @@ def _flow(**fields: Any) -> CommentedMap:
 def _peer(selector: PeerSelector) -> dict[str, Any]:
     if selector.workload is not None:
         return {"workload": _flow(**selector.workload._asdict())}
+    if selector.namespace is not None:
+        return {"namespace": selector.namespace}
     if selector.cidr is not None:
         return {"cidr": selector.cidr}
     return {"entity": str(selector.entity)}

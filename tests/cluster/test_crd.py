@@ -99,6 +99,7 @@ VALUES: list[Any] = [
     "sha256:" + "0" * 63, "sha256:" + "A" * 64, "md5:0",
     {"workload": {"namespace": "shop", "kind": "Pod", "name": "a"}}, {"entity": "Node"},
     {"cidr": "10.0.0.0/8"}, {"cidr": "10.0.0.0/8", "entity": "Node"}, {"unknown": 1},
+    {"namespace": "shop"}, {"namespace": "shop", "cidr": "10.0.0.0/8"}, {"namespace": "*"},
 ]  # fmt: skip
 
 
@@ -189,11 +190,19 @@ REFUSED = {
     "no peer": (body(egress=[RULE | {"peers": []}]), "should have at least 1 items"),
     "two kinds of peer": (
         body(egress=[RULE | {"peers": [{"cidr": "10.0.0.0/8", "entity": "Node"}]}]),
-        "needs exactly one of workload, cidr, entity",
+        "needs exactly one of workload, namespace, cidr, entity",
+    ),
+    "a namespace and another kind of peer": (
+        body(egress=[RULE | {"peers": [{"namespace": "shop", "entity": "Node"}]}]),
+        "needs exactly one of workload, namespace, cidr, entity",
+    ),
+    "a namespace that is none": (
+        body(egress=[RULE | {"peers": [{"namespace": "team-*"}]}]),
+        "spec.egress[0].peers[0].namespace",
     ),
     "no kind of peer": (
         body(egress=[RULE | {"peers": [{}]}]),
-        "needs exactly one of workload, cidr, entity",
+        "needs exactly one of workload, namespace, cidr, entity",
     ),
     "bits after the prefix": (
         body(egress=[RULE | {"peers": [{"cidr": "10.1.0.0/8"}]}]),

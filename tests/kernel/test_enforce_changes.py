@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -185,6 +186,51 @@ def test_peers_by_workload_follow_its_pods_and_its_services(pair: Pair) -> None:
     finally:
         node.services.clear()
         third.stop()
+
+
+def test_a_namespace_as_peer_follows_its_pods_whoever_owns_them_and_its_services(
+    pair: Pair,
+) -> None:
+    node = pair.bed.node
+    first = node.pod("team-b", "StatefulSet", "first")
+    pods = [first]
+    try:
+        puppet = Puppet(first, OPEN_PORT)
+        service = node.service("team-b", "first", OPEN_PORT, OPEN_PORT, first)
+        peers = [{"namespace": "team-b"}]
+        rules = [rule("TCP", peers=peers), rule("UDP", peers=peers)]
+        pair.bed.enforce(policy("web", ingress=rules, egress=rules))
+        for to in (first.address, first.address6, service.addresses[0]):
+            assert pair.inside.connect(to, OPEN_PORT) == "ok", to
+        assert pair.inside.ask(first.address6, OPEN_PORT) == "ok"
+        assert puppet.connect(pair.web.address, OPEN_PORT) == "ok"
+        # Its own namespace is another.
+        assert pair.inside.connect(pair.other.address, OPEN_PORT) == "EPERM"
+        assert pair.outside.connect(pair.web.address, OPEN_PORT, timeout=0.3) == "timeout"
+
+        # One that comes is let in once it is known; another namespace's is not.
+        pods += [node.pod("team-b", "Pod", "alone"), node.pod("team-c", "Pod", "alone")]
+        _, alone, stranger = pods
+        for pod in (alone, stranger):
+            Puppet(pod, OPEN_PORT)
+        assert pair.inside.connect(alone.address, OPEN_PORT) == "EPERM"
+        pair.bed.enforcer.reconcile(pair.bed.source().inventory())
+        assert pair.inside.connect(alone.address, OPEN_PORT) == "ok"
+        assert pair.inside.connect(stranger.address, OPEN_PORT) == "EPERM"
+
+        # The address of one that ended is nobody's, as the API server tells it.
+        pods.remove(alone)
+        alone.stop()
+        known = pair.bed.source().inventory()
+        now = datetime.now(UTC)
+        ended = [replace(p, until=now) if p.uid == alone.uid else p for p in known.pods]
+        pair.bed.enforcer.reconcile(replace(known, pods=tuple(ended)))
+        assert pair.inside.connect(alone.address, OPEN_PORT) == "EPERM"
+        assert pair.inside.connect(first.address, OPEN_PORT) == "ok"
+    finally:
+        node.services.clear()
+        for pod in pods:
+            pod.stop()
 
 
 def test_expiry_takes_a_rule_away_and_then_the_policy(pair: Pair) -> None:

@@ -122,8 +122,10 @@ SELECTORS = st.one_of(
     st.sampled_from(CIDRS).map(lambda cidr: {"cidr": cidr}),
     st.sampled_from(("Node", "Cluster", "World")).map(lambda entity: {"entity": entity}),
     st.sampled_from((ONE, TWO, Workload("t", "Job", "two"))).map(lambda w: {"workload": w}),
+    st.sampled_from(("t", "u", "v")).map(lambda namespace: {"namespace": namespace}),
 )
-PEER_LISTS = st.one_of(st.none(), st.lists(SELECTORS, min_size=1, max_size=3, unique_by=repr))
+SOME_PEERS = st.lists(SELECTORS, min_size=1, max_size=3, unique_by=repr)
+PEER_LISTS = st.one_of(SOME_PEERS, st.none(), SOME_PEERS)
 EXPIRY = st.sampled_from((None, None, None, NOW + timedelta(days=1), NOW - timedelta(days=1)))
 
 
@@ -169,7 +171,9 @@ def policies(draw: st.DrawFn) -> PortPolicy:
     )
 
 
-ADDRESSES = ("10.77.0.1", "fd77::1", *(a for at in PEERS.values() for a in at))
+NAMED = [*PEERS["one"], *PEERS["two"], *PEERS["service of two"], *PEERS["service of nobody"]]
+# Those that rules may name are tried three times as often as others.
+ADDRESSES = ("10.77.0.1", "fd77::1", *(a for at in PEERS.values() for a in at), *NAMED, *NAMED)
 
 
 @st.composite
@@ -292,6 +296,7 @@ def _recorded(stage: Stage) -> dict[Attempt, list[tuple[str, str | None]]]:
 
 def test_the_kernel_says_what_the_oracle_says(stage: Stage) -> None:
     seen: Counter[tuple[str, str, str, bool]] = Counter()
+    by_namespace: list[Attempt] = []
 
     @settings(
         max_examples=EXAMPLES,
@@ -322,6 +327,8 @@ def test_the_kernel_says_what_the_oracle_says(stage: Stage) -> None:
                 now=NOW,
             )
             expected[attempt._replace(mapped=False)] = (judgement.verdict, judgement.rule)
+            if judgement.reason.endswith("/*"):
+                by_namespace.append(attempt)
             tried.append(Tried(attempt, *_order(stage, attempt), judgement.verdict != "denied"))
             seen[
                 attempt.direction.name,
@@ -348,3 +355,4 @@ def test_the_kernel_says_what_the_oracle_says(stage: Stage) -> None:
         for protocol in ("TCP", "UDP"):
             for outcome in OUTCOMES:
                 assert seen[(direction, protocol, *outcome)] >= 10, (direction, protocol, outcome)
+    assert len(by_namespace) >= 10

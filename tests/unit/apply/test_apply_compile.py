@@ -19,6 +19,7 @@ from portforge.schema import Workload
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 WEB, CART = Workload("shop", "Deployment", "web"), Workload("shop", "Deployment", "cart")
 REDIS = Workload("shop", "StatefulSet", "redis")
+BANK = Workload("bank", "StatefulSet", "ledger")
 INVENTORY = Inventory(
     "demo",
     "node-a",
@@ -29,10 +30,15 @@ INVENTORY = Inventory(
         # The address of a pod that ended was given to another.
         Pod("4", "shop", "redis-0", REDIS, "node-b", ("10.0.0.13", "fd00::13")),
         Pod("5", "shop", "agent", CART, "node-a", ("192.168.0.1",), host_network=True),
+        Pod("6", "bank", "alone", Workload("bank", "Pod", "alone"), "node-b", ("10.0.0.14",)),
+        Pod("7", "bank", "ended", BANK, "node-b", ("10.0.0.15",), until=NOW),
+        Pod("8", "bank", "ledger-0", BANK, "node-a", ("fd00::14",)),
+        Pod("9", "bank", "whose", None, "node-a", ("10.0.0.16",)),
     ),
     services=(
         Service("shop", "redis", ("10.96.0.5",), workload=REDIS),
         Service("shop", "odd", ("10.96.0.6",)),
+        Service("bank", "odd", ("10.96.0.7",)),
     ),
     nodes=(
         Node("node-a", ("192.168.0.1", "fd01::1")),
@@ -128,6 +134,11 @@ def test_all_ports_are_one_prefix() -> None:
         ),
         ([{"entity": "World"}, {"cidr": "10.0.0.8/29"}], ["10.0.0.11", "1.1.1.1"], ["10.0.0.16"]),
         (
+            [{"entity": "World"}, {"namespace": "bank"}],
+            ["10.0.0.14", "10.96.0.7", "1.1.1.1"],
+            ["10.0.0.11", "10.0.0.99", "192.168.0.1"],
+        ),
+        (
             [{"entity": "World"}, {"entity": "Node"}],
             ["192.168.0.1", "192.168.0.2", "fd01::1", "203.0.113.1"],
             ["10.0.0.11"],
@@ -147,6 +158,19 @@ def test_all_ports_are_one_prefix() -> None:
         # A pod of the host's network has no address of its own: the node's is not the workload's.
         ([{"workload": CART}], ["10.0.0.12", "fd00::12"], ["192.168.0.1"]),
         ([{"workload": WEB}], ["10.0.0.11"], ["10.0.0.13"]),
+        # Its pods, whoever owns them, and all its Services. As above, not the node's address.
+        (
+            [{"namespace": "shop"}],
+            ["10.0.0.11", "fd00::12", "10.0.0.13", "10.96.0.5", "10.96.0.6"],
+            ["192.168.0.1", "10.0.0.14", "10.0.0.99", "10.96.0.7", "203.0.113.1"],
+        ),
+        # A pod that ended has no address any more; one whose owner is not known has no name yet.
+        (
+            [{"namespace": "bank"}],
+            ["10.0.0.14", "fd00::14", "10.96.0.7"],
+            ["10.0.0.11", "10.0.0.15", "10.0.0.16", "10.96.0.6"],
+        ),
+        ([{"namespace": "team-b"}], [], ["10.0.0.11", "10.0.0.14", "10.96.0.6", "192.168.0.1"]),
         ([{"workload": Workload("shop", "Job", "redis")}], [], ["10.0.0.13", "10.96.0.5"]),
     ],
 )
@@ -207,6 +231,7 @@ SELECTORS = st.one_of(
     st.builds(_around, ADDRESSES, BITS),
     st.sampled_from(("World", "Cluster", "Node")).map(lambda e: {"entity": e}),
     st.sampled_from((WEB, CART, REDIS)).map(lambda w: {"workload": w}),
+    st.sampled_from(("shop", "bank", "team-b")).map(lambda n: {"namespace": n}),
 )
 
 

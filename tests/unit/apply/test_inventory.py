@@ -45,6 +45,7 @@ def test_a_pod_that_ended_does_not_have_the_address_now():
     assert known.known_addresses == ()
     assert who(known, NOON - MINUTE, NOON) == "old"
     assert not list(known.addresses(Workload("shop", "Job", "old")))
+    assert not list(known.namespace_addresses("shop"))
 
 
 def test_what_happened_before_the_only_holder_known_is_not_its_own():

@@ -42,6 +42,7 @@ def cidrs(draw: st.DrawFn) -> str:
 
 peers = st.one_of(
     st.builds(lambda w: PeerSelector(workload=w), workloads),
+    st.builds(lambda n: PeerSelector(namespace=n), labels),
     st.builds(lambda c: PeerSelector(cidr=c), cidrs()),
     st.builds(lambda e: PeerSelector(entity=e), st.sampled_from(Entity)),
 )

@@ -24,7 +24,8 @@ CASES = {
     ),
     "unknown field in a peer": (
         ("    - entity: Node\n", "    - entiti: Node\n"),
-        "15: spec.ingress[0].peers[2].entiti: unknown field; known here: workload, cidr, entity",
+        "15: spec.ingress[0].peers[2].entiti: unknown field; known here: workload, namespace, "
+        "cidr, entity",
     ),
     "unknown field in a peer's workload": (
         ("{namespace: shop, kind: Deployment, name: frontend}", "{ns: shop, kind: Pod, name: a}"),
@@ -83,8 +84,21 @@ CASES = {
     ),
     "two kinds of peer in one": (
         ("    - entity: Node\n", "    - entity: Node\n      cidr: 10.0.0.0/8\n"),
-        "15: spec.ingress[0].peers[2]: needs exactly one of workload, cidr, entity; "
+        "15: spec.ingress[0].peers[2]: needs exactly one of workload, namespace, cidr, entity; "
         "found cidr and entity",
+    ),
+    "a namespace and a workload in one": (
+        ("    - entity: Node\n", "    - namespace: shop\n      cidr: 10.0.0.0/8\n"),
+        "15: spec.ingress[0].peers[2]: needs exactly one of workload, namespace, cidr, entity; "
+        "found namespace and cidr",
+    ),
+    "a namespace with a star": (
+        ("    - entity: Node\n", "    - namespace: team-*\n"),
+        "15: spec.ingress[0].peers[2].namespace: 'team-*' is not a name that can be used",
+    ),
+    "a namespace twice": (
+        ("    - entity: Node\n", "    - namespace: team-b\n    - namespace: team-b\n"),
+        "16: spec.ingress[0].peers[3]: peer team-b/* is named twice; remove one",
     ),
     "port too high": (
         ("port: 7070", "port: 70000"),
@@ -271,6 +285,7 @@ def test_longer_than_the_cluster_takes(tmp_path: Path) -> None:
     with pytest.raises(PolicyError) as caught:
         read_policies(tmp_path)
     assert [p.partition("a.yaml:")[2] for p in caught.value.problems] == [
-        "12: spec.ingress[0].peers: names 259 peers, 256 at most; name wider CIDRs or an entity",
+        "12: spec.ingress[0].peers: names 259 peers, 256 at most; "
+        "name a namespace, wider CIDRs or an entity",
         "277: spec.egress: has 129 rules, 128 at most; join ports to ranges",
     ]

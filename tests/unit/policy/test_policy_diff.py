@@ -52,6 +52,12 @@ CASES = [
         "+ ingress a peer added: Node",
     ),
     (
+        policy([RULE | {"peers": [CIDR, {"namespace": "team-b"}]}]),
+        policy([RULE | {"peers": [CIDR]}]),
+        "closes",
+        "- ingress a peer removed: team-b/*",
+    ),
+    (
         policy([RULE]),
         policy([RULE | {"peers": [CIDR]}]),
         "closes",

@@ -89,3 +89,13 @@ def test_whether_the_approval_holds() -> None:
     assert explain(approved).endswith("\nApproved by ana at 2026-11-25T00:00:00Z.")
     changed = approved.model_copy(update={"egress": None})
     assert explain(changed).endswith("but changed since: it needs approval again.")
+
+
+def test_a_namespace_in_a_sentence() -> None:
+    peers = [{"namespace": "team-b"}, {"cidr": "10.0.0.0/8"}]
+    rule = {"id": "in-tcp-90", "protocol": "TCP", "port": 90, "peers": peers}
+    told = explain(PortPolicy.model_validate(dict(WEB) | {"ingress": [rule]})).splitlines()
+    assert told[3] == (
+        "  in-tcp-90: anything in namespace team-b or addresses in 10.0.0.0/8 may connect to TCP "
+        "port 90"
+    )

@@ -17,6 +17,7 @@ NOW = datetime(2026, 11, 25, tzinfo=UTC)
 WEB = Workload("shop", "Deployment", "web")
 FRONT = Peer("10.244.0.7", PeerKind.WORKLOAD, "shop", "Deployment", "front")
 SERVICE = FRONT._replace(kind=PeerKind.SERVICE, ip="10.96.0.5")
+SHARED = Peer("10.96.0.6", PeerKind.SERVICE, "shop")
 OWN_NODE = Peer("10.77.0.1", PeerKind.NODE, None, "Node", "node-a")
 OTHER_NODE = Peer("10.77.0.2", PeerKind.NODE, None, "Node", "node-b")
 STRANGER = Peer("192.0.2.1", PeerKind.EXTERNAL)
@@ -70,17 +71,26 @@ def test_a_rule_allows_its_ports_of_its_protocol() -> None:
     [
         (PeerSelector(workload=Workload("shop", "Deployment", "front")), [FRONT, SERVICE]),
         (PeerSelector(workload=Workload("else", "Deployment", "front")), []),
+        # Whoever owns the pods, and with all its Services: also those without one workload.
+        (PeerSelector(namespace="shop"), [FRONT, SERVICE, SHARED]),
+        (PeerSelector(namespace="team-b"), []),
         (PeerSelector(entity=Entity.NODE), [OWN_NODE, OTHER_NODE]),
-        (PeerSelector(entity=Entity.CLUSTER), [FRONT, SERVICE, OWN_NODE, OTHER_NODE, INSIDE]),
+        (
+            PeerSelector(entity=Entity.CLUSTER),
+            [FRONT, SERVICE, SHARED, OWN_NODE, OTHER_NODE, INSIDE],
+        ),
         (PeerSelector(entity=Entity.WORLD), [STRANGER]),
         (PeerSelector(cidr="10.244.0.0/16"), [FRONT, INSIDE]),
-        (PeerSelector(cidr="0.0.0.0/0"), [FRONT, SERVICE, OWN_NODE, OTHER_NODE, INSIDE, STRANGER]),
+        (
+            PeerSelector(cidr="0.0.0.0/0"),
+            [FRONT, SERVICE, SHARED, OWN_NODE, OTHER_NODE, INSIDE, STRANGER],
+        ),
         (PeerSelector(cidr="::/0"), []),
     ],
     ids=str,
 )
 def test_selectors(selector: PeerSelector, matching: list[Peer]) -> None:
-    every = [FRONT, SERVICE, OWN_NODE, OTHER_NODE, INSIDE, STRANGER]
+    every = [FRONT, SERVICE, SHARED, OWN_NODE, OTHER_NODE, INSIDE, STRANGER]
     given = policy(rule(80, selector))
     assert [p for p in every if verdict(given, p, "egress") == "allowed"] == matching
 
@@ -162,7 +172,8 @@ def plainly(given: PortPolicy, flow: tuple[str, str, int, Peer], mode: Mode) -> 
             ip, net = ip_address(peer.ip or ""), ip_network(s.cidr or "240.0.0.0/32")
             inside = s.cidr is not None and ip.version == net.version and ip in net
             named = str(s) == owner and peer.kind in ("workload", "service")
-            clauses.append(here and (peer.kind in entity or inside or named))
+            near = peer.kind in ("workload", "service") and f"{peer.namespace}/*" == str(s)
+            clauses.append(here and (peer.kind in entity or inside or named or near))
     return "allowed" if any(clauses) else "denied" if mode is Mode.ENFORCE else "audited"
 
 

@@ -38,15 +38,24 @@ def test_a_policy_that_does_not_restrict_egress_cuts_nothing():
 
 
 @pytest.mark.parametrize(
-    "peer", [None, COREDNS, {"cidr": "10.96.0.0/16"}, {"entity": "Cluster"}], ids=str
+    "peer",
+    [
+        None,
+        COREDNS,
+        {"namespace": "kube-system"},
+        {"cidr": "10.96.0.0/16"},
+        {"entity": "Cluster"},
+    ],
+    ids=str,
 )
 def test_any_rule_that_reaches_dns_is_enough(peer):
     rules = dns_rules(*([peer] if peer else []))
     assert risks([policy(DATABASE, *rules)], Surroundings(("10.96.0.10",))) == []
 
 
-def test_a_rule_for_another_resolver_is_not():
-    rules = dns_rules({"cidr": "192.0.2.0/24"})
+@pytest.mark.parametrize("peer", [{"cidr": "192.0.2.0/24"}, {"namespace": "shop"}], ids=str)
+def test_a_rule_for_another_resolver_is_not(peer):
+    rules = dns_rules(peer)
     (risk,) = risks([policy(DATABASE, *rules)], Surroundings(("10.96.0.10",)))
     assert "UDP 53 and TCP 53 to the cluster's DNS (10.96.0.10)" in str(risk)
 
@@ -60,6 +69,7 @@ def test_without_a_capture_only_who_calls_by_name_needs_dns():
     assert risks([policy()], Surroundings()) == []
     bare = {"id": "out", "protocol": "TCP", "port": 443, "peers": [{"cidr": "192.0.2.0/24"}]}
     assert risks([policy(bare)], Surroundings()) == []
+    assert risks([policy(bare | {"peers": [{"namespace": "team-b"}]})], Surroundings())
 
 
 def test_with_a_capture_what_was_seen_decides():

@@ -9,7 +9,15 @@ from hypothesis import given
 from policy_strategies import policies
 from pydantic import TypeAdapter
 
-from portforge.policy import PortPolicy, Rule, lint, read_policies, to_yaml, write_policies
+from portforge.policy import (
+    PortPolicy,
+    Rule,
+    digest,
+    lint,
+    read_policies,
+    to_yaml,
+    write_policies,
+)
 
 CONTRACT = """\
 apiVersion: portforge.dev/v1alpha1
@@ -61,7 +69,30 @@ def test_the_contracts_example_is_canonical(tmp_path: Path) -> None:
     assert to_yaml(policy) == CONTRACT
     assert policy.egress == ()
     assert policy.ingress is not None
-    assert [peer.sort_key[0] for peer in policy.ingress[0].peers or ()] == [0, 1, 2]
+    peers = policy.ingress[0].peers or ()
+    assert [str(peer) for peer in peers] == ["shop/Deployment/frontend", "10.0.0.0/8", "Node"]
+
+
+def test_policies_without_a_namespace_as_peer_keep_their_digest(tmp_path: Path) -> None:
+    """Computed before a namespace could be a peer: no approval was lost by it."""
+    file = tmp_path / "cart.yaml"
+    file.write_text(CONTRACT)
+    assert digest(read_policies(file)[0]) == (
+        "sha256:b94737fcbaa6d90c6062a5e120966ce56d9f57b2f849889a0a9afd10a2671d82"
+    )
+
+
+def test_a_namespace_stands_behind_workloads_and_before_addresses(tmp_path: Path) -> None:
+    teams = "    - namespace: team-a\n    - namespace: team-b\n"
+    before = "    - cidr: 10.0.0.0/8\n"
+    canonical = CONTRACT.replace(before, teams + before)
+    (tmp_path / "canonical.yaml").write_text(canonical)
+    mixed = CONTRACT.replace(before, before + "".join(reversed(teams.splitlines(keepends=True))))
+    (tmp_path / "mixed.yaml").write_text(mixed)
+    (policy,) = read_policies(tmp_path / "mixed.yaml")
+    assert to_yaml(policy) == canonical
+    assert read_policies(tmp_path / "canonical.yaml") == [policy]
+    assert digest(policy) != digest(policy.model_copy(update={"ingress": ()}))
 
 
 def test_order_and_spelling_do_not_matter(tmp_path: Path) -> None:
