@@ -17,6 +17,7 @@ from portforge.policy import PeerSelector
 from portforge.recommend._decisions import Decision, Verb
 from portforge.recommend._edges import Edge
 from portforge.recommend._findings import KINDS, Left
+from portforge.recommend._marks import names_meet
 from portforge.recommend._rules import Learned
 
 __all__ = ["Decided", "decide", "decide_rules"]
@@ -145,7 +146,7 @@ def decide_rules(
 
 
 def _overlap(one: PeerSelector, other: PeerSelector) -> bool:
-    return (
+    return names_meet(one, other) or (
         one.cidr is not None
         and other.cidr is not None
         and ip_network(one.cidr).overlaps(ip_network(other.cidr))
@@ -159,5 +160,9 @@ def _without(rule: Learned, never: Sequence[Decision]) -> Learned | None:
         return None
     if rule.rule.peers is None:
         return rule
-    peers = tuple(peer for peer in rule.rule.peers if peer not in gone)
+    peers = tuple(
+        peer
+        for peer in rule.rule.peers
+        if peer not in gone and not any(one and names_meet(one, peer) for one in gone)
+    )
     return replace(rule, rule=rule.rule.model_copy(update={"peers": peers})) if peers else None

@@ -48,7 +48,7 @@ def _workload(value: object) -> object:
 
 
 def _peer(value: object) -> object:
-    """``shop/Deployment/web``, a CIDR or one address, ``Node``, ``Cluster`` or ``World``."""
+    """A workload, ``shop/*``, a CIDR or one address, ``Node``, ``Cluster`` or ``World``."""
     if not isinstance(value, str):
         return value
     if value in [str(entity) for entity in Entity]:
@@ -59,12 +59,14 @@ def _peer(value: object) -> object:
         pass
     if value.count("/") == 2:
         return {"workload": _workload(value)}
+    if value.endswith("/*"):
+        return {"namespace": value.removesuffix("/*")}
     try:
         ip_network(value, strict=False)
     except ValueError:
         raise ValueError(
-            f"{value!r} is not a peer: write namespace/Kind/name, an address, a CIDR, "
-            "Node, Cluster or World"
+            f"{value!r} is not a peer: write namespace/Kind/name, namespace/*, an address, "
+            "a CIDR, Node, Cluster or World"
         ) from None
     return {"cidr": value}
 
@@ -163,6 +165,8 @@ def _is(selector: PeerSelector, edge: Edge) -> bool:
     peer = edge.peer
     if selector.workload is not None:
         return (peer.namespace, peer.workload_kind, peer.workload) == tuple(selector.workload)
+    if selector.namespace is not None:
+        return peer.namespace == selector.namespace
     if selector.cidr is not None:
         return peer.ip is not None and ip_address(peer.ip) in _network(selector.cidr)
     return selector.entity is not None and peer.kind == _ENTITIES[selector.entity]

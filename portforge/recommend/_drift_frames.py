@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from portforge.policy import PortPolicy, Rule
+from portforge.policy import PeerSelector, PortPolicy, Rule
 from portforge.policy._approval import digest
 from portforge.policy._yaml import _rule as _plain
 from portforge.recommend._drift_missing import Missing, New
@@ -240,7 +240,7 @@ def workload_row(
 def _narrower(use: Use, options: Options) -> str:
     """What a rule open to a class of peers, or to a range of ports, was used for."""
     peers = use.rule.peers
-    wide = peers is None or any(peer.entity or _is_wide(peer.cidr) for peer in peers)
+    wide = peers is None or any(map(_is_wide, peers))
     edges = [*use.edges, *use.tried, *use.dns]
     if not edges or use.uncertain or use.state in REMOVE:
         return ""
@@ -260,8 +260,10 @@ def _narrower(use: Use, options: Options) -> str:
     return "; ".join(told)
 
 
-def _is_wide(cidr: str | None) -> bool:
-    return cidr is not None and ip_network(cidr).num_addresses > 1
+def _is_wide(peer: PeerSelector) -> bool:
+    if peer.cidr is not None:
+        return ip_network(peer.cidr).num_addresses > 1
+    return peer.workload is None
 
 
 def _owner(policy: PortPolicy) -> dict[str, Any]:

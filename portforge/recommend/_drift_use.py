@@ -221,16 +221,27 @@ def _about(decision: Decision, use: Use) -> bool:
     )
 
 
+def _in_namespace(peer: PeerSelector, wide: PeerSelector | None) -> bool:
+    """Whether the peer is a workload of the namespace that ``wide`` names."""
+    return (
+        wide is not None
+        and peer.workload is not None
+        and (peer.workload.namespace == wide.namespace)
+    )
+
+
 def _forbid(use: Use, decisions: Iterable[Decision]) -> None:
     """What may never be is to be removed, used or not."""
     for one in decisions:
         if one.decision != Verb.NEVER or not _about(one, use):
             continue
-        if one.peer is None or use.rule.peers == (one.peer,):
+        peers = use.rule.peers or ()
+        gone = [peer for peer in peers if peer == one.peer or _in_namespace(peer, one.peer)]
+        if one.peer is None or (gone and len(gone) == len(peers)):
             use.state, use.why, use.unused_peers = "never", str(one), ()
-        elif one.peer in (use.rule.peers or ()):
+        elif gone:
             use.unused_peers = tuple(
-                sorted({*use.unused_peers, one.peer}, key=lambda peer: peer.sort_key)
+                sorted({*use.unused_peers, *gone}, key=lambda peer: peer.sort_key)
             )
         elif not use.why:
             use.why = f"wider than decided: {one.peer}: {one}"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from portforge.schema import Direction, Peer, PeerKind, Protocol, Verdict, Workload
 
-__all__ = ["Edge", "Party", "edges_of", "party", "peer_text"]
+__all__ = ["Edge", "Party", "edges_of", "party", "peer_text", "workload_of"]
 
 Party = tuple[str, ...]
 """Who stands at one end: a workload, else an address."""
@@ -80,6 +80,20 @@ def edges_of(frame: pd.DataFrame) -> list[Edge]:
         )
         for row in frame.to_dict("records")
     ]
+
+
+def workload_of(peer: Peer) -> Workload | None:
+    """The workload that the peer is, or that stands behind the Service that it is.
+
+    >>> workload_of(Peer("10.96.0.5", PeerKind.SERVICE, "shop", "Deployment", "cart"))
+    Workload(namespace='shop', kind='Deployment', name='cart')
+    >>> workload_of(Peer("10.77.0.1", PeerKind.NODE, None, "Node", "node-a"))
+    """
+    if peer.kind not in (PeerKind.WORKLOAD, PeerKind.SERVICE):
+        return None
+    if peer.namespace is None or peer.workload_kind is None or peer.workload is None:
+        return None
+    return Workload(peer.namespace, peer.workload_kind, peer.workload)
 
 
 def party(peer: Peer) -> Party | None:

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from portforge.capture import Window
+from portforge.recommend._marks import Around
 from portforge.recommend._options import Options
 from portforge.recommend._phases import Lives, phase_of
 from portforge.recommend._price import unobserved
@@ -57,9 +58,9 @@ def evidence_row(
     window: Window,
     options: Options,
     lives: Lives,
-    nodes: int,
+    around: Around,
 ) -> dict[str, Any]:
-    """What was seen of one rule; ``lives``: all workloads' pods; ``nodes``: how many are known."""
+    """What was seen of one rule; ``lives``: all workloads' pods."""
     edges = learned.edges
     hours = {hour for edge in edges for hour in edge.hours}
     days = {hour // 24 for hour in hours}
@@ -88,7 +89,7 @@ def evidence_row(
         "phase": phase.name,
         "period": phase.period or None,
         "phase_reason": phase.reason,
-        "unobserved_port_peers": unobserved(learned.rule, edges, nodes),
+        "unobserved_port_peers": unobserved(learned.rule, edges, around.nodes, around.workloads),
         "over_grant": "; ".join(learned.over_grant),
         "reason": "; ".join(learned.reasons),
     }

@@ -5,7 +5,8 @@ What is not generalised is listed exactly, up to the 256 peers that a rule may h
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import ip_address
@@ -14,10 +15,16 @@ from portforge.errors import CaptureError
 from portforge.policy import Entity, PeerSelector
 from portforge.policy._model import MOST_PEERS
 from portforge.recommend._blocks import covering
-from portforge.recommend._edges import Edge
+from portforge.recommend._edges import Edge, workload_of
 from portforge.recommend._marks import Around
 from portforge.recommend._options import Options
-from portforge.recommend._price import CLUSTER_COST, NAMED_COST, most_listed, worth
+from portforge.recommend._price import (
+    CLUSTER_COST,
+    NAMED_COST,
+    NAMESPACE_COST,
+    most_listed,
+    worth,
+)
 from portforge.schema import PeerKind, Workload
 
 __all__ = ["Peers", "named", "select_peers"]
@@ -42,8 +49,9 @@ class Peers:
 class _Seen:
     """The peers by kind; addresses with their connections, those outside with when met first."""
 
-    workloads: set[PeerSelector] = field(default_factory=set)
-    services: set[str] = field(default_factory=set)
+    workloads: set[Workload] = field(default_factory=set)
+    services: dict[str, str | None] = field(default_factory=dict)
+    """Those without one known workload behind them, with their namespaces."""
     nodes: dict[str, set[str]] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
     outside: dict[str, datetime] = field(default_factory=dict)
@@ -52,11 +60,7 @@ class _Seen:
 
 def named(edge: Edge) -> bool:
     """Whether the peer is known by name: a lost one is not."""
-    peer = edge.peer
-    return peer.kind == PeerKind.NODE or (
-        peer.kind in (PeerKind.WORKLOAD, PeerKind.SERVICE)
-        and None not in (peer.namespace, peer.workload_kind, peer.workload)
-    )
+    return edge.peer.kind == PeerKind.NODE or workload_of(edge.peer) is not None
 
 
 def select_peers(edges: Sequence[Edge], options: Options, around: Around) -> Peers:
@@ -88,9 +92,11 @@ class _Selection:
 
     def _inside(self) -> None:
         seen, peers, price = self._seen, self.peers, self._options.price
-        for ip in sorted(seen.services):
-            peers.selectors.add(_address(ip))
-            peers.reasons.append(f"{ip} is a Service without one known workload behind it")
+        namespaces = self._namespaces()
+        for ip, namespace in sorted(seen.services.items()):
+            if namespace not in namespaces:
+                peers.selectors.add(_address(ip))
+                peers.reasons.append(f"{ip} is a Service without one known workload behind it")
         if seen.nodes:
             if price and self._may(_NODE):
                 peers.selectors.add(_NODE)
@@ -106,12 +112,39 @@ class _Selection:
                 peers.over_grant.append(f"the whole cluster for {_count(seen.unknown)}")
             else:
                 peers.selectors |= {_address(ip) for ip in seen.unknown}
-        if worth(CLUSTER_COST, len(seen.workloads) - 1, price) and self._may(_CLUSTER):
+        self._named(namespaces)
+
+    def _namespaces(self) -> dict[str, list[Workload]]:
+        """The namespaces that are worth it, with the workloads seen that each stands for."""
+        found: defaultdict[str, list[Workload]] = defaultdict(list)
+        for workload in sorted(self._seen.workloads):
+            found[workload.namespace].append(workload)
+        return {
+            namespace: some
+            for namespace, some in found.items()
+            if worth(NAMESPACE_COST, len(some) - 1, self._options.price)
+            and self._may(PeerSelector(namespace=namespace))
+        }
+
+    def _named(self, namespaces: Mapping[str, Sequence[Workload]]) -> None:
+        """Workloads one by one, but for ``namespaces``; or the cluster for more than has room."""
+        peers, every = self.peers, self._seen.workloads
+        single = {one for one in every if one.namespace not in namespaces}
+        left = len(single) + len(namespaces)
+        if worth(CLUSTER_COST, left - 1, self._options.price) and self._may(_CLUSTER):
             peers.selectors.add(_CLUSTER)
-            peers.reasons.append(f"{len(seen.workloads)} workloads: too many to list")
-            peers.over_grant.append(f"the whole cluster for {len(seen.workloads)} workloads seen")
-        else:
-            peers.selectors |= seen.workloads
+            peers.reasons.append(f"{len(every)} workloads: too many to list")
+            peers.over_grant.append(f"the whole cluster for {len(every)} workloads seen")
+            return
+        peers.selectors |= {PeerSelector(workload=one) for one in single}
+        for namespace, some in namespaces.items():
+            wide = PeerSelector(namespace=namespace)
+            known = {*some, *self._around.workloads.get(namespace, ())}
+            peers.selectors.add(wide)
+            peers.reasons.append(f"{len(some)} workloads of {namespace}: too many to list")
+            peers.over_grant.append(
+                f"{wide} for {len(some)} of the {len(known)} workloads known in {namespace}"
+            )
 
     def _outside(self) -> None:
         """Few addresses are listed; for many it is blocks, else all the world."""
@@ -150,7 +183,8 @@ class _Selection:
             peers.unlisted = 0
             return
         order = sorted(
-            peers.selectors, key=lambda p: (p.entity is None, -used.get(p, 0), p.sort_key)
+            peers.selectors,
+            key=lambda p: (p.entity is None and p.namespace is None, -used.get(p, 0), p.sort_key),
         )
         peers.selectors = set(order[:MOST_PEERS])
         peers.reasons.append(
@@ -162,19 +196,21 @@ class _Selection:
 def _seen(edges: Sequence[Edge]) -> _Seen:
     seen = _Seen()
     for edge in edges:
-        ip, kind, namespace, owner, name = edge.peer
+        ip, kind = edge.peer.ip, edge.peer.kind
         selector: PeerSelector | None = None
         if kind == PeerKind.NODE:
-            seen.nodes.setdefault(name or ip or "", set()).update([ip] if ip else [])
-        elif named(edge) and namespace and owner and name:
-            selector = PeerSelector(workload=Workload(namespace, owner, name))
-            seen.workloads.add(selector)
+            seen.nodes.setdefault(edge.peer.workload or ip or "", set()).update([ip] if ip else [])
+        elif (workload := workload_of(edge.peer)) is not None:
+            selector = PeerSelector(workload=workload)
+            seen.workloads.add(workload)
         elif ip is None:
             continue
         elif kind == PeerKind.EXTERNAL:
             seen.outside[ip] = min(edge.first_seen, seen.outside.get(ip, edge.first_seen))
+        elif kind == PeerKind.SERVICE:
+            seen.services[ip] = edge.peer.namespace
         else:
-            (seen.services if kind == PeerKind.SERVICE else seen.unknown).add(ip)
+            seen.unknown.add(ip)
         if selector is None and ip is not None:
             selector = _address(ip)
         if selector is not None:

@@ -9,7 +9,9 @@ a system. What they admit is counted for the evidence, but no list of peers is e
 pay for that. So each has a fixed cost, that of the list it replaces at the default price of 256:
 
 - ``World``, and the ephemeral range: 2,048. Nine addresses, or ports, are worth it.
-- ``Cluster`` for workloads: 65,536. They have names that last, so a list of them is given up
+- a namespace for workloads of it: 8,192. They have names that last, so a list is given up late:
+  33 workloads of one namespace are worth it. Who comes to the namespace later is let in, too.
+- ``Cluster`` for workloads, and namespaces, that still are a list then: 65,536. It is given up
   where a rule can hold no more: at 256 peers.
 
 Nodes, addresses of the cluster that belong to no known workload, and TCP 53 beside UDP 53 are
@@ -18,16 +20,24 @@ generalised at any price but 0: no list of them lasts, or holds what is needed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 
 from portforge.policy import Entity, PeerSelector, Rule
 from portforge.recommend._edges import Edge
-from portforge.schema import PeerKind
+from portforge.schema import PeerKind, Workload
 
-__all__ = ["CLUSTER_COST", "NAMED_COST", "most_listed", "unobserved", "worth"]
+__all__ = [
+    "CLUSTER_COST",
+    "NAMED_COST",
+    "NAMESPACE_COST",
+    "members",
+    "most_listed",
+    "unobserved",
+    "worth",
+]
 
-NAMED_COST, CLUSTER_COST = 2048, 65536
+NAMED_COST, NAMESPACE_COST, CLUSTER_COST = 2048, 8192, 65536
 _WORLD, _CLUSTER = 1 << 32, 1 << 16
 """Counted for ``World``: the addresses of IPv4; for ``Cluster``: those of the usual pod network."""
 _NETWORK = 64
@@ -52,32 +62,55 @@ def most_listed(price: int) -> int:
     return max(1, -(-NAMED_COST // price)) if price else _WORLD
 
 
-def unobserved(rule: Rule, edges: Sequence[Edge], nodes: int) -> int:
+def unobserved(
+    rule: Rule,
+    edges: Sequence[Edge],
+    nodes: int,
+    workloads: Mapping[str, Collection[Workload]] | None = None,
+) -> int:
     """Port-peers that the rule admits and that none of its edges used.
 
     ``World`` counts as 4,294,967,296 addresses, ``Cluster`` as 65,536, ``Node`` as the nodes that
     were seen at all; any peer is both of the first. A workload is one peer, a block counts its
-    addresses (of IPv6, its /64s).
+    addresses (of IPv6, its /64s). A namespace counts as the workloads that are known there, and
+    what else of it was seen: what it will hold one day, nobody knows, and is not counted.
 
     Parameters
     ----------
     nodes: how many nodes the capture knows.
+    workloads: the workloads that it knows, by namespace.
     """
     seen = {(edge.port, _unit(edge)) for edge in edges if edge.peer.ip is not None}
     size = rule.last_port - rule.port + 1
     if rule.peers is None:
         return max(0, size * (_WORLD + _CLUSTER) - len(seen))
     entities = {peer.entity for peer in rule.peers}
+    namespaces = {peer.namespace for peer in rule.peers if peer.namespace is not None}
     total = 0
     for peer in rule.peers:
-        if peer.entity is None and Entity.CLUSTER in entities and peer.workload is not None:
+        if peer.workload is not None and peer.workload.namespace in namespaces:
+            continue
+        if Entity.CLUSTER in entities and (peer.workload or peer.namespace) is not None:
             continue
         if peer.cidr is not None and Entity.WORLD in entities:
             continue
         if peer.entity == Entity.NODE and Entity.CLUSTER in entities:
             continue
+        if peer.namespace is not None:
+            total += members(peer.namespace, edges, workloads or {})
+            continue
         total += _capacity(peer, nodes, len({u for _, u in seen if u[0] == "node"}))
     return max(0, size * total - len(seen))
+
+
+def members(
+    namespace: str, edges: Sequence[Edge], workloads: Mapping[str, Collection[Workload]]
+) -> int:
+    """The workloads known in a namespace, and the Services of it that were seen without one."""
+    kinds = (PeerKind.WORKLOAD, PeerKind.SERVICE)
+    own = [e for e in edges if e.peer.namespace == namespace and e.peer.kind in kinds]
+    known = {("workload", *workload) for workload in workloads.get(namespace, ())}
+    return len(known | {_unit(edge) for edge in own})
 
 
 def _capacity(peer: PeerSelector, nodes: int, nodes_seen: int) -> int:

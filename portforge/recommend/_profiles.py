@@ -101,7 +101,7 @@ def kind_of(peer: PeerSelector | None, roles: Mapping[Workload, int]) -> str:
         return "any peer"
     if peer.workload is not None:
         return f"role {roles[peer.workload]}" if peer.workload in roles else "workload"
-    return "addresses" if peer.cidr is not None else str(peer.entity)
+    return "addresses" if peer.cidr is not None else str(peer)
 
 
 def _clusters(apart: Distances, threshold: float) -> Sequence[int]:

@@ -17,7 +17,7 @@ from portforge.recommend._edges import Edge
 from portforge.recommend._findings import Left
 from portforge.recommend._marks import Around
 from portforge.recommend._options import Options
-from portforge.recommend._price import NAMED_COST, worth
+from portforge.recommend._price import NAMED_COST, members, worth
 from portforge.recommend._rules import Learned, learn_range, learn_rules
 from portforge.schema import Direction, Protocol
 
@@ -114,7 +114,11 @@ def _range(
         return None, ""
     peers = len(rule.rule.peers or ())
     pairs = len({(edge.port, edge.peer) for edge in edges})
-    cost = NAMED_COST if named else (found[1] - found[0] + 1) * peers - pairs
+    admitted = sum(
+        members(peer.namespace, edges, around.workloads) if peer.namespace else 1
+        for peer in rule.rule.peers or ()
+    )
+    cost = NAMED_COST if named else (found[1] - found[0] + 1) * admitted - pairs
     if not worth(cost, pairs - peers, options.price):
         return None, f"the range {rule.rule.ports} is not worth the price of {options.price}"
     return rule, ""
@@ -123,7 +127,7 @@ def _range(
 def _anybody(rule: Learned) -> bool:
     """A whole ephemeral range is never opened to peers that cannot be listed."""
     peers = rule.rule.peers
-    return peers is None or any(peer.entity is not None for peer in peers)
+    return peers is None or any(peer.entity or peer.namespace for peer in peers)
 
 
 def likely_range(ports: set[int], taken: set[int], options: Options) -> tuple[int, int] | None:

@@ -203,7 +203,7 @@ def _one(
     return _Made(
         policy,
         [
-            evidence_row(workload, rule, pods_total, window, options, lives, around.nodes)
+            evidence_row(workload, rule, pods_total, window, options, lives, around)
             for rule in rules
         ],
         say_admitted(left, policy),

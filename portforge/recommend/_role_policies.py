@@ -14,9 +14,9 @@ from ipaddress import ip_network
 from portforge.policy import PeerSelector, PortPolicy, Rule
 from portforge.policy._model import MOST_PEERS, MOST_RULES
 from portforge.recommend._decisions import Decision, Verb
-from portforge.recommend._marks import Marks
+from portforge.recommend._marks import Marks, names_meet
 from portforge.recommend._price import unobserved
-from portforge.schema import Direction
+from portforge.schema import Direction, Workload
 
 __all__ = ["Needed", "Shared", "needed", "shared_policy"]
 
@@ -55,12 +55,14 @@ def shared_policy(
     wanted: Needed,
     decisions: Sequence[Decision],
     inside: Collection[str] = frozenset(),
+    workloads: Mapping[str, Collection[Workload]] | None = None,
 ) -> Shared:
     """The policy of one member with what its role needs: see :func:`needed`.
 
     Parameters
     ----------
     inside: addresses of the cluster that belong to no known workload: see :class:`Marks`.
+    workloads: those that are known, by namespace: what a namespace counts as.
     """
     held = _Held(own, decisions, inside)
     made: dict[str, tuple[Rule, ...]] = {}
@@ -76,11 +78,12 @@ def shared_policy(
         made[str(direction)] = rules
     note = f"without what would cross {', '.join(sorted(held.by))}" if held.by else ""
     policy = PortPolicy.model_validate(dict(own) | made)
-    return Shared(policy, _admitted(policy) - _admitted(own), note)
+    return Shared(policy, _admitted(policy, workloads) - _admitted(own, workloads), note)
 
 
-def _admitted(policy: PortPolicy) -> int:
-    return sum(unobserved(rule, (), 1) for d in Direction for rule in policy.rules(d) or ())
+def _admitted(policy: PortPolicy, known: Mapping[str, Collection[Workload]] | None) -> int:
+    every = (rule for direction in Direction for rule in policy.rules(direction) or ())
+    return sum(unobserved(rule, (), 1, known) for rule in every)
 
 
 class _Held:
@@ -118,7 +121,7 @@ def _meets(never: PeerSelector | None, peer: PeerSelector) -> bool:
         return True
     if never.cidr is not None and peer.cidr is not None:
         return ip_network(never.cidr).overlaps(ip_network(peer.cidr))
-    return never == peer
+    return names_meet(never, peer)
 
 
 def _union(

@@ -123,14 +123,14 @@ def roles(
     frame = pd.DataFrame(apart, index=["/".join(w) for w in profiles])
     frame.columns = frame.index
     rows, doors, shared = [], [], {}
-    inside = _unnamed(made)
+    inside, workloads = _unnamed(made), _workloads(made)
     place = {workload: n for n, workload in enumerate(profiles)}
     for role, members in together.items():
         wanted = needed(policies[one] for one in members)
         for one in members:
             others = [other for other in members if other != one]
             doors += _doors(one, others, profiles, names[role])
-            given = shared_policy(policies[one], wanted, known, inside)
+            given = shared_policy(policies[one], wanted, known, inside, workloads)
             shared[one] = given.policy
             away = [float(apart[place[one], place[other]]) for other in others]
             rows.append([
@@ -152,6 +152,18 @@ def _unnamed(made: Recommendation) -> set[str]:
     unknown = made.findings.loc[made.findings["kind"] == "unknown_peer", "peer"]
     texts = [*unknown.dropna(), *made.evidence["peers"].dropna()]
     return {ip for text in texts for ip in re.findall(r"\b(?:unknown|service) ([0-9a-f.:]+)", text)}
+
+
+def _workloads(made: Recommendation) -> dict[str, set[Workload]]:
+    """By namespace, the workloads that have a policy or are named in one."""
+    found: defaultdict[str, set[Workload]] = defaultdict(set)
+    for policy in made.policies:
+        rules = (rule for direction in Direction for rule in policy.rules(direction) or ())
+        peers = (peer.workload for rule in rules for peer in rule.peers or ())
+        for workload in (policy.workload, *peers):
+            if workload is not None:
+                found[workload.namespace].add(workload)
+    return found
 
 
 def _decisions(report: Mapping[str, Any]) -> list[Decision]:

@@ -10,7 +10,7 @@ from datetime import datetime
 from ipaddress import ip_address, ip_network
 
 from portforge.policy import Entity
-from portforge.recommend._edges import Edge, party
+from portforge.recommend._edges import Edge, party, workload_of
 from portforge.recommend._findings import Left
 from portforge.recommend._lifecycle import Life
 from portforge.recommend._rules import Learned
@@ -79,7 +79,7 @@ def _add(items: Items, name: str, edge: Edge) -> None:
 
 
 def _granted(learned: Learned, edge: Edge) -> str | None:
-    """What of the rule lets this edge's peer in: one more of ``World`` or a block is no news."""
+    """What of the rule lets this edge's peer in: another one of that is no news."""
     entities = {peer.entity for peer in learned.rule.peers or ()}
     kinds = {
         PeerKind.NODE: Entity.NODE,
@@ -94,6 +94,10 @@ def _granted(learned: Learned, edge: Edge) -> str | None:
         for block in (ip_network(p.cidr) for p in learned.rule.peers or () if p.cidr is not None):
             if address in block and block.num_addresses > 1:
                 return str(block)
+    owner = workload_of(edge.peer)
+    for peer in learned.rule.peers or ():
+        if owner is not None and peer.namespace == owner.namespace:
+            return str(peer)
     who = party(edge.peer)
     return None if who is None else "/".join(who)
 

@@ -38,6 +38,7 @@ class Opening:
     first: int
     last: int
     workloads: set[Workload] = field(default_factory=set)
+    namespaces: set[str] = field(default_factory=set)
     addresses: set[str] = field(default_factory=set)
     networks: set[str] = field(default_factory=set)
     entities: set[str] = field(default_factory=set)
@@ -48,7 +49,10 @@ class Opening:
             return False
         if self.anybody or peer.ip in self.addresses:
             return True
-        if named(peer) in self.workloads or any(inside(peer.ip, n) for n in self.networks):
+        who = named(peer)
+        if who in self.workloads or any(inside(peer.ip, n) for n in self.networks):
+            return True
+        if who is not None and who.namespace in self.namespaces:
             return True
         kinds = {"Node": {"node"}, "World": {"external"}}
         kinds["Cluster"] = {"workload", "service", "node", "unknown"}
@@ -58,6 +62,7 @@ class Opening:
         """Whom it admits, out of all there are: outside addresses count by their block."""
         everybody = set(workloads)
         found: set[Any] = set(self.workloads)
+        found |= {workload for workload in everybody if workload.namespace in self.namespaces}
         found |= {block_of(ip, outside) for ip in self.addresses}
         found |= {block_of(n.partition("/")[0], outside) for n in self.networks}
         known = [block for block in outside if block != ELSEWHERE]
@@ -107,6 +112,8 @@ def ours(
                 for peer in rule.peers or ():
                     if peer.workload is not None:
                         one.workloads.add(peer.workload)
+                    elif peer.namespace is not None:
+                        one.namespaces.add(peer.namespace)
                     elif peer.cidr is not None:
                         network = ip_network(peer.cidr)
                         single = network.num_addresses == 1

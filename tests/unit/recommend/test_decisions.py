@@ -111,6 +111,40 @@ def test_never_of_a_rule_that_was_only_assumed_or_is_wider(tmp_path: Path) -> No
     assert over.endswith("192.0.2.1/32 may never be let in, but World is")
 
 
+def test_never_of_a_namespace_or_of_somebody_in_one(tmp_path: Path) -> None:
+    crowd = [
+        row("redis", "ingress", "TCP", 6379, f"c-{n}", peer_namespace="team-b") for n in range(40)
+    ]
+    for name in ("one", "all"):
+        (tmp_path / name).mkdir()
+    one = learn(tmp_path / "one", [*crowd, WEB], entry("never", 6379, "team-b/Deployment/c-7"))
+    assert rules(one) == {"in-tcp-6379": ["shop/Deployment/web", "team-b/*"]}
+    over = reason(one, "in-tcp-6379", "over_grant")
+    assert over == (
+        "team-b/* for 39 of the 40 workloads known in team-b; "
+        "team-b/Deployment/c-7 may never be let in, but team-b/* overlaps it"
+    )
+    every = learn(tmp_path / "all", [*crowd, WEB], entry("never", 6379, "team-b/*"))
+    assert rules(every) == {"in-tcp-6379": ["shop/Deployment/web"]}
+    assert every.report["decisions"][0]["peer"] == "team-b/*"
+    assert every.report["decisions"][0]["edges"] == 40
+
+
+def test_never_of_a_namespace_takes_its_workloads_out_of_what_was_only_assumed(
+    tmp_path: Path,
+) -> None:
+    out = {"workload": "shop/Deployment/web", "direction": "egress"}
+    rows = [
+        row("web", "egress", "UDP", 53, "dns"),
+        row("web", "egress", "UDP", 53, "coredns", peer_namespace="kube-system"),
+    ]
+    never = entry("never", 53, "kube-system/*", **out)
+    assert rules(learn(tmp_path, rows, never)) == {
+        "out-udp-53": ["kube-system/Deployment/coredns", "shop/Deployment/dns"],
+        "out-tcp-53": ["shop/Deployment/dns"],
+    }
+
+
 def test_learn_keeps_a_port_that_changes(tmp_path: Path) -> None:
     rows = [row("redis", "ingress", "TCP", 40000 + n, "c", connections=1) for n in range(30)]
     result = learn(tmp_path, rows, entry("learn", 40007))

@@ -153,6 +153,24 @@ def test_peers_that_never_came_and_wide_rules_are_told(tmp_path: Path) -> None:
     assert one.loc["out", "narrower"] == "peers: 192.0.2.7/32; ports: 8000, 8002"
 
 
+def test_a_namespace_is_told_apart_by_who_came_of_it(tmp_path: Path) -> None:
+    team, empty = PeerSelector(namespace="shop"), PeerSelector(namespace="team-c")
+    rows = [*USED, row("web", "ingress", "TCP", 80, "other", at=40 * DAY)]
+    one = found(tmp_path, rows, policy([rule("in-tcp-80", 80, team, empty)]))
+    told = one.rules.set_index("rule").loc["in-tcp-80"]
+    assert (told["state"], told["unused_peers"]) == ("used", "team-c/*")
+    assert told["narrower"] == "peers: shop/Deployment/client, shop/Deployment/other"
+    assert one.missing.empty
+    outside = found(tmp_path / "2", rows, policy([rule("in-tcp-80", 80, empty)]))
+    assert list(outside.missing["peers"]) == ["shop/Deployment/client, shop/Deployment/other"]
+
+
+def test_more_workloads_than_are_listed_come_as_their_namespace(tmp_path: Path) -> None:
+    crowd = [row("web", "ingress", "TCP", 80, f"c-{n}", at=n * 20) for n in range(40)]
+    one = found(tmp_path, crowd, policy([rule("in-tcp-81", 81)]))
+    assert list(one.missing["peers"]) == ["shop/*"]
+
+
 def test_a_range_is_told_by_its_ends(tmp_path: Path) -> None:
     ports = [row("web", "egress", "TCP", 8000 + p, "redis", at=40 * DAY) for p in range(0, 40, 2)]
     one = found(tmp_path, [*USED, *ports], policy(egress=[rule("out", 8000, REDIS, endPort=8099)]))
@@ -241,6 +259,21 @@ def test_decisions_overrule_what_was_seen(tmp_path: Path) -> None:
     assert list(one.missing["ports"]) == ["4"]
     assert one.denied.empty
     assert one.to_do == {"add": 1, "remove": 1, "narrow": 0, "expiry": 0}
+
+
+def test_never_of_a_namespace_takes_its_workloads_and_itself(tmp_path: Path) -> None:
+    rows = [*USED, *(row("web", "egress", "TCP", p, "redis", at=40 * DAY) for p in (1, 2, 3))]
+    world = PeerSelector(cidr="192.0.2.0/24")
+    shop = PeerSelector(namespace="shop")
+    mine = policy(
+        [rule("in", 80)],
+        [rule("a", 1, REDIS, OTHER), rule("b", 2, shop), rule("c", 3, REDIS, world)],
+    )
+    decisions = [decision("never", port, "shop/*") for port in (1, 2, 3)]
+    one = found(tmp_path, rows, mine, decisions=decisions)
+    assert states(one) == {"in": "used", "a": "never", "b": "never", "c": "unused"}
+    peers = one.rules.set_index("rule").loc["c", "unused_peers"]
+    assert str(peers).split(", ") == ["shop/Deployment/redis"]
 
 
 def test_other_workloads_losses_and_order(tmp_path: Path) -> None:

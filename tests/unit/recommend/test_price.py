@@ -83,14 +83,99 @@ def test_ports_become_a_range_at_a_price_else_they_are_listed(
         assert "listed one by one, the range 40000-40100 is not worth" in report["reasons"][0]
 
 
-def test_workloads_become_the_cluster_where_a_rule_cannot_list_them(tmp_path: Path) -> None:
-    rows = [row("web", "ingress", "TCP", 80, f"client-{n}") for n in range(257)]
-    few = granted(learn(tmp_path / "few", rows[:256]))["in-tcp-80"]
+def clients(count: int, namespaces: int = 1) -> list[Row]:
+    """Callers of web, spread over ``team-0``, ``team-1`` and so on."""
+    return [
+        row("web", "ingress", "TCP", 80, f"client-{n}", peer_namespace=f"team-{n % namespaces}")
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("price", "count", "wide"),
+    [
+        (256, 32, False),
+        (256, 33, True),
+        (1024, 8, False),
+        (1024, 9, True),
+        (8191, 2, False),
+        (8192, 2, True),
+        (EVERYTHING, 1, False),  # nothing is saved
+        (0, 200, False),
+    ],
+)
+def test_workloads_become_their_namespace_at_a_price(
+    tmp_path: Path, price: int, count: int, wide: bool
+) -> None:
+    result = learn(tmp_path, clients(count), price=price)
+    peers, unseen = granted(result)["in-tcp-80"]
+    listed = sorted(f"team-0/Deployment/client-{n}" for n in range(count))
+    assert (sorted(peers), unseen) == ((["team-0/*"] if wide else listed), 0)
+
+
+def test_a_namespace_says_whom_it_admits_and_counts_who_is_known_there(tmp_path: Path) -> None:
+    others = [
+        row("a", "ingress", "TCP", 81, "client-1", namespace="team-0"),
+        # Met as a peer only, and twice.
+        row("db", "ingress", "TCP", 5432, "b", peer_namespace="team-0"),
+        row("db", "egress", "TCP", 99, "b", peer_namespace="team-0", peer_kind="service"),
+        row("db", "egress", "TCP", 98, "elsewhere", peer_namespace="team-1"),
+        row("db", "egress", "TCP", 97, "10.96.0.9", peer_namespace="team-0", peer_kind="service"),
+    ]  # fmt: skip
+    result = learn(tmp_path, [*clients(40), *others])
+    assert granted(result)["in-tcp-80"] == (["team-0/*"], 2)
+    evidence = result.evidence.set_index(["workload", "rule"]).loc[("web", "in-tcp-80")]
+    assert evidence["over_grant"] == "team-0/* for 40 of the 42 workloads known in team-0"
+    assert evidence["reason"] == "40 workloads of team-0: too many to list"
+
+
+def test_the_services_of_a_namespace_are_in_it_and_those_of_another_are_listed(
+    tmp_path: Path,
+) -> None:
+    shared = {"peer_kind": "service", "peer_workload": None, "peer_workload_kind": None}
+    rows = [
+        *(row("web", "egress", "TCP", 80, f"backend-{n}") for n in range(33)),
+        row("web", "egress", "TCP", 80, "10.96.0.5", **shared, peer_namespace="shop"),
+        row("web", "egress", "TCP", 80, "10.96.0.6", **shared, peer_namespace="bank"),
+    ]
+    result = learn(tmp_path, rows)
+    # Nobody but web itself was not called.
+    assert granted(result)["out-tcp-80"] == (["shop/*", "10.96.0.6/32"], 1)
+    assert "10.96.0.5" not in str(result.evidence["reason"][0])
+
+
+def test_the_cluster_comes_after_namespaces_for_what_still_is_too_long(tmp_path: Path) -> None:
+    """257 selectors are not listed: workloads of small namespaces, and namespaces."""
+    few = granted(learn(tmp_path / "few", clients(256, 10)))["in-tcp-80"]
     assert (len(few[0]), few[1]) == (256, 0)
-    many = granted(learn(tmp_path / "many", rows))["in-tcp-80"]
+    many = granted(learn(tmp_path / "many", clients(257, 10)))["in-tcp-80"]
     assert many == (["Cluster"], 65536 - 257)
-    dear = granted(learn(tmp_path / "dear", rows[:2], price=65536))["in-tcp-80"]
+    big = granted(learn(tmp_path / "big", clients(330, 10)))["in-tcp-80"]
+    assert big == ([f"team-{n}/*" for n in range(10)], 0)
+    mixed = [
+        *clients(257, 10)[1:],
+        *(row("web", "ingress", "TCP", 80, f"c-{n}") for n in range(33)),
+    ]
+    both = granted(learn(tmp_path / "both", mixed))["in-tcp-80"]
+    assert both == (["Cluster"], 65536 - 289)
+    peers, unseen = granted(learn(tmp_path / "room", mixed[1:]))["in-tcp-80"]
+    assert (len(peers), peers[-1], unseen) == (256, "shop/*", 1)
+    dear = granted(learn(tmp_path / "dear", clients(2, 2), price=65536))["in-tcp-80"]
     assert dear == (["Cluster"], 65536 - 2)
+
+
+def test_a_range_for_a_namespace_costs_what_the_namespace_holds(tmp_path: Path) -> None:
+    """Each port for each workload known there: 34 with ftp itself."""
+    rows = [
+        row("ftp", "ingress", "TCP", port, f"up-{(n + i) % 33}", connections=1)
+        for n, port in enumerate(PASSIVE)
+        for i in range(33)
+    ]
+    open_ = granted(learn(tmp_path / "open", rows), "ftp")
+    assert open_ == {"in-tcp-40000-40100": (["shop/*"], 101 * 34 - 20 * 33)}
+    others = [row("db", "ingress", "TCP", 5432, f"other-{n}") for n in range(1700)]
+    listed = granted(learn(tmp_path / "listed", [*rows, *others]), "ftp")
+    assert list(listed) == [f"in-tcp-{port}" for port in PASSIVE]
 
 
 def test_what_has_no_room_in_a_rule_is_said(tmp_path: Path) -> None:

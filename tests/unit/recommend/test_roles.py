@@ -174,7 +174,10 @@ def test_any_peer_of_one_member_is_not_passed_on(tmp_path: Path) -> None:
 def test_a_role_too_big_for_a_rule_keeps_its_members_rules(tmp_path: Path) -> None:
     rows = []
     for n in range(3):
-        rows += [row(f"web-{n}", "ingress", "TCP", 80, f"c-{n}-{i}") for i in range(100)]
+        rows += [
+            row(f"web-{n}", "ingress", "TCP", 80, f"c-{n}-{i}", peer_namespace=f"team-{i % 10}")
+            for i in range(100)
+        ]
     made = learn(tmp_path, rows)
     found = roles(made)
     own = [m for m in groups(found).values() if "web-0" in m]

@@ -128,6 +128,62 @@ def test_a_workload_is_not_let_in_elsewhere_as_part_of_the_cluster(tmp_path: Pat
     ]
 
 
+CLIENTS = [
+    row("web", "ingress", "TCP", 80, f"client-{n}", peer_namespace="team-b") for n in range(40)
+]
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"workload": WEB},
+        {"namespace": "shop"},
+        {"port": 80},
+        {"workload": "team-b/Deployment/vault"},
+        {"namespace": "team-b"},
+        {"peer": "team-b/Deployment/vault"},
+        {"peer": "team-b/*"},
+        {"peer": "Cluster"},
+        {"peer": "10.77.0.0/16"},
+        {"workload": WEB, "peer": "team-b/*", "port": 80},
+    ],
+)
+def test_a_namespace_is_not_opened_where_that_crosses_a_mark(
+    tmp_path: Path, about: dict[str, Any]
+) -> None:
+    result = learn(tmp_path, CLIENTS, mark(**about))
+    assert rules(result)["in-tcp-80"] == sorted(f"team-b/Deployment/client-{n}" for n in range(40))
+    assert reason(result, "in-tcp-80") == (
+        "not opened to team-b/*: sensitive: Ana, 2026-03-03: card data"
+    )
+    assert result.evidence["unobserved_port_peers"].tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"workload": "team-c/Deployment/vault"},
+        {"namespace": "team-c"},
+        {"port": 443},
+        {"peer": "team-c/*"},
+        {"peer": "World"},
+        {"peer": "Node"},
+        {"workload": "shop/Deployment/db", "peer": "team-b/*"},
+    ],
+)
+def test_a_namespace_is_opened_where_the_mark_is_elsewhere(
+    tmp_path: Path, about: dict[str, Any]
+) -> None:
+    assert rules(learn(tmp_path, CLIENTS, mark(**about)))["in-tcp-80"] == ["team-b/*"]
+
+
+def test_a_marked_namespace_is_let_in_nowhere_as_part_of_the_cluster(tmp_path: Path) -> None:
+    rows = [row("web", "ingress", "TCP", 81, "10.9.9.9", peer_kind="unknown")]
+    assert rules(learn(tmp_path / "1", rows, mark(peer="bank/*"))) == {"in-tcp-81": ["10.9.9.9/32"]}
+    outside = rules(learn(tmp_path / "2", calls(SPREAD), mark(peer="bank/*")))
+    assert outside["out-tcp-443"] == ["203.0.113.128/26"]
+
+
 def test_a_range_does_not_hold_a_marked_port_and_its_ports_are_listed(tmp_path: Path) -> None:
     rows = [row("web", "ingress", "TCP", port, "up", connections=1) for port in PASSIVE]
     assert list(rules(learn(tmp_path / "1", rows))) == ["in-tcp-40000-40100"]

@@ -39,6 +39,7 @@ def _marks(capture: Capture, pick: random.Random) -> list[Decision]:
         lambda: {"peer": pick.choice(addresses)},
         lambda: {"peer": pick.choice(["World", "Cluster", "Node"])},
         lambda: {"peer": "/".join(pick.choice(known))},
+        lambda: {"peer": f"{pick.choice(known).namespace}/*"},
         lambda: {"workload": pick.choice(known), "port": pick.choice(ports)},
         lambda: {"namespace": pick.choice(known).namespace, "peer": "203.0.113.128/25"},
     ]
@@ -101,6 +102,8 @@ def _marked(mark: Decision, workload: Workload, protocol: str, port: int, peer: 
         hit = peer.kind in kinds[str(mark.peer.entity)]
     elif mark.peer.workload is not None:
         hit = tuple(mark.peer.workload) == tuple(peer[2:])
+    elif mark.peer.namespace is not None:
+        hit = mark.peer.namespace == peer.namespace
     else:
         hit = ip_address(peer.ip or "") in ip_network(str(mark.peer.cidr))
     return hit and one(tuple(workload))

@@ -172,6 +172,17 @@ def test_another_address_of_the_world_is_nothing_new(tmp_path: Path) -> None:
     assert found["coverage"]["egress"]["peers"] == 1
 
 
+def test_another_workload_of_a_namespace_that_is_open_is_nothing_new(tmp_path: Path) -> None:
+    many = [
+        row("web", "ingress", "TCP", 80, f"c-{n}", at=5 * n, pod=f"web-{1 + (5 * n > 48)}")
+        for n in range(38)
+    ]
+    listed = report_of(tmp_path / "listed", traffic(8, *many[-20:]))
+    assert (listed["status"], listed["coverage"]["ingress"]["peers"]) == ("learning", 21)
+    opened = report_of(tmp_path / "opened", traffic(8, *many))
+    assert (opened["status"], opened["coverage"]["ingress"]["peers"]) == ("ready", 1)
+
+
 def test_a_listed_outside_address_must_have_been_drawn_ten_times(tmp_path: Path) -> None:
     def ask(*hours: int, **other: Any) -> list[Row]:
         way = ("web", "egress", "TCP", 443, "192.0.2.7")
