@@ -213,6 +213,15 @@ def talk(order: Order) -> Result:
         return {"error": name_of(error)}
 
 
+def drop(_: Order) -> Result:
+    """Reset every connection that was kept: one that was cut would send again for minutes."""
+    for s in open_sockets.values():
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+        s.close()
+    open_sockets.clear()
+    return {}
+
+
 class Load:
     """Connects over and over: what is allowed must always work, what is denied never."""
 
@@ -270,7 +279,7 @@ def watch() -> None:
 
 ORDERS: dict[str, Callable[[Order], Result]] = {
     f.__name__: f
-    for f in (serve, wait, forget, connect, connect_all, send_all, send, talk, load, unload)
+    for f in (serve, wait, forget, connect, connect_all, send_all, send, talk, drop, load, unload)
 }
 
 if __name__ == "__main__":

@@ -36,9 +36,11 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 @pytest.fixture
 def pair(standing: Pair) -> Iterator[Pair]:
-    """Without any policy at the beginning and at the end."""
+    """Without any policy and without an open connection at the beginning and at the end."""
     yield standing
     standing.bed.enforce()
+    standing.inside("drop")
+    standing.outside("drop")
 
 
 @pytest.mark.parametrize("direction", ["ingress", "egress"])
