@@ -91,6 +91,10 @@ static __always_inline int judge_datagram(struct __sk_buff *skb, struct bpf_sock
 			event.sent = payload;
 		else
 			event.received = payload;
+		/* Seen from who asked, the port is the resolver's. */
+		if (q.port == PF_DNS_PORT && !egress && q.direction == PF_EGRESS &&
+		    p.protocol == IPPROTO_UDP)
+			copy_answer(skb, cgroup, p.header_bytes, now);
 		/* Nothing says whether a hand-made TCP packet was answered: count it only when judged. */
 		if (p.protocol == IPPROTO_TCP && q.verdict == PF_ALLOWED)
 			return 1;

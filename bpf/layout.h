@@ -126,6 +126,18 @@ struct pf_listener {
 	__u64 since_ns;
 };
 
+/* A DNS answer over UDP to a pod that asked. What DNS lets pass unfragmented (DNS flag day 2020) is
+ * 1232 bytes; of a longer one the beginning, where the addresses are.
+ */
+#define PF_ANSWER_LENGTH 1232
+struct pf_answer {
+	__u64 time_ns;		/* CLOCK_BOOTTIME */
+	__u64 cgroup;
+	__u32 length;		/* of payload; the record in the ring ends with it */
+	__u8 payload[PF_ANSWER_LENGTH];
+	__u32 unused;
+};
+
 /* A value of pf_config.kubepods_level: the next cgroup made right below kubepods shows it. */
 #define PF_LEVEL_UNKNOWN 4294967295U
 

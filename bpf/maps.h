@@ -58,6 +58,12 @@ struct pf_conversation {
 
 BPF_ARRAY(config, struct pf_config, 1);
 BPF_ARRAY(losses, u64, PF_LOSS_REASONS);
+/* DNS answers, read several times a second; how many found it full; where one is put together.
+ * A lost answer is a name that a row lacks, never a row: it is no loss of the record.
+ */
+BPF_RINGBUF_OUTPUT(answers, PF_ANSWER_PAGES);
+BPF_ARRAY(answers_dropped, u64, 1);
+BPF_PERCPU_ARRAY(answer_draft, struct pf_answer, 1);
 BPF_TABLE("hash", struct pf_flow_key, struct pf_flow, flows_0, PF_FLOWS);
 BPF_TABLE("hash", struct pf_flow_key, struct pf_flow, flows_1, PF_FLOWS);
 BPF_TABLE("hash", struct pf_flow_key, struct pf_flow, ports_0, PF_PORTS);

@@ -1,6 +1,7 @@
 /* The programs and where they hang. The loader joins the headers in the order below into one text,
  * because bcc rewrites map calls in the main file only:
- * layout.h maps.h record.h judge.h sockets.h packet.h tcp.h datagrams.h kernel.h, then this file.
+ * layout.h maps.h record.h judge.h sockets.h packet.h tcp.h answers.h datagrams.h kernel.h, then this
+ * file.
  *
  *   kubepods cgroup   on_ingress, on_egress    cgroup_skb   the verdict; UDP bytes
  *                     on_connect4/6            sock_addr    egress refused at once, with EPERM

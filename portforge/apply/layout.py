@@ -20,6 +20,7 @@ from portforge.schema import LossReason
 
 __all__ = [
     "ADDRESS",
+    "ANSWER",
     "CONFIG",
     "FLOW",
     "FLOW_KEY",
@@ -32,7 +33,9 @@ __all__ = [
     "PEER_KEY",
     "POD",
     "POD_NAME",
+    "PRIVATE",
     "PROTOCOLS",
+    "RINGS",
     "RULE",
     "RULE_KEY",
     "UID",
@@ -183,6 +186,15 @@ CONFIG = np.dtype(
         ("unused", "u4"),
     ]
 )
+ANSWER = np.dtype(
+    [
+        ("time_ns", "u8"),
+        ("cgroup", "u8"),
+        ("length", "u4"),
+        ("payload", ("u1", 1232)),
+        ("unused", "u4"),
+    ]
+)
 
 
 Rows = npt.NDArray[np.void]
@@ -200,6 +212,7 @@ _FLOWS = MapLayout(FLOW_KEY, FLOW)
 MAPS: dict[str, MapLayout] = {
     "config": MapLayout(_U4, CONFIG),
     "losses": MapLayout(_U4, _U8),
+    "answers_dropped": MapLayout(_U4, _U8),
     "flows_0": _FLOWS,
     "flows_1": _FLOWS,
     "ports_0": _FLOWS,
@@ -214,6 +227,12 @@ MAPS: dict[str, MapLayout] = {
     "peers": MapLayout(PEER_KEY, PEER),
 }
 """Every map that user space reads or writes, by the name it is pinned under."""
+
+RINGS: dict[str, np.dtype[Any]] = {"answers": ANSWER}
+"""Ring buffers that user space reads, and their records; the last of a record may be left out."""
+
+PRIVATE = ("answer_draft", "conversations", "sockets")
+"""Maps that only the programs use."""
 
 
 def as_rows(raw: bytes, kind: np.dtype[Any]) -> Rows:

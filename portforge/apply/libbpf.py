@@ -17,6 +17,7 @@ from pathlib import Path
 from portforge.errors import HostError
 
 __all__ = [
+    "Ring",
     "attach_cgroup",
     "attach_raw_tracepoint",
     "clear",
@@ -54,6 +55,10 @@ def _lib() -> c.CDLL:
     lib.bpf_link_create.argtypes = [c.c_int, c.c_int, c.c_int, c.c_void_p]
     count = c.POINTER(c.c_uint32)
     lib.bpf_map_lookup_batch.argtypes = [c.c_int, *(c.c_void_p,) * 4, count, c.c_void_p]
+    lib.ring_buffer__new.restype = c.c_void_p
+    lib.ring_buffer__new.argtypes = [c.c_int, c.c_void_p, c.c_void_p, c.c_void_p]
+    lib.ring_buffer__consume.argtypes = [c.c_void_p]
+    lib.ring_buffer__free.argtypes = [c.c_void_p]
     lib.bpf_map_delete_batch.argtypes = [c.c_int, c.c_char_p, count, c.c_void_p]
     return lib
 
@@ -221,6 +226,40 @@ def clear(fd: int, keys: bytes, key_size: int) -> None:
             start += 1
         else:
             _done(result, "delete")
+
+
+_SAMPLE = c.CFUNCTYPE(c.c_int, c.c_void_p, c.c_void_p, c.c_size_t)
+
+
+class Ring:
+    """The reader of a ring buffer map; there may be only one. The caller keeps ``fd`` open."""
+
+    def __init__(self, fd: int) -> None:
+        self._records: list[bytes] = []
+        self._most = 0
+        self._sample = _SAMPLE(self._take)
+        self._ring = _lib().ring_buffer__new(fd, self._sample, None, None)
+        if not self._ring:
+            number = c.get_errno()
+            raise OSError(number, f"ring buffer: {os.strerror(number)}")
+
+    def _take(self, _: int | None, record: int, size: int) -> int:
+        self._records.append(c.string_at(record, size))
+        # Below 0 it stops here; this record is counted as read.
+        return 0 if len(self._records) < self._most else -errno.EAGAIN
+
+    def read(self, most: int) -> list[bytes]:
+        """At most ``most`` of the records that wait; does not wait itself."""
+        self._most = most
+        result = _lib().ring_buffer__consume(self._ring)
+        records, self._records = self._records, []
+        if result != -errno.EAGAIN:
+            _done(result, "read ring buffer")
+        return records
+
+    def close(self) -> None:
+        """Unmap; the map stays."""
+        _lib().ring_buffer__free(self._ring)
 
 
 def wait_for_programs() -> None:

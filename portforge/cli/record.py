@@ -12,7 +12,7 @@ from rich.console import Console
 from portforge.cli._node import agent_installed, inventory_option
 
 if TYPE_CHECKING:
-    from portforge_recorder.agent import Tick
+    from portforge_recorder.agent import Drain, Tick
 
 EPILOG = """\b
 Examples:
@@ -60,7 +60,7 @@ def command(
     console = Console(stderr=True, highlight=False)
     source = StaticSource(inventory)
     node = source.inventory().node
-    rows = connections = losses = 0
+    rows = connections = losses = unheard = 0
     with console.status(f"loading the programs for {node}") as status:
 
         def show(tick: Tick) -> None:
@@ -77,6 +77,10 @@ def command(
             if tick.problem:
                 console.print(f"portforge: {tick.problem}", style="yellow", markup=False)
 
+        def count(drain: Drain) -> None:
+            nonlocal unheard
+            unheard += drain.heard.dropped
+
         recorder = Recorder(
             source,
             capture,
@@ -84,6 +88,7 @@ def command(
             interval=interval,
             max_seconds=rotate,
             on_tick=show,
+            on_drain=count,
             unload=unload,
         )
         recorder.handle_signals()
@@ -96,3 +101,5 @@ def command(
         finally:
             timer.cancel()
     console.print(f"{node}: {connections:,} connections in {rows:,} rows, {losses:,} lost.")
+    if unheard:
+        console.print(f"{node}: {unheard:,} DNS answers not read: outside peers may lack names.")

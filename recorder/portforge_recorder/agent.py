@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -25,6 +26,7 @@ from portforge.apply.node import Drained, NodeMaps, Rows
 from portforge.apply.state import State
 from portforge.errors import HostError, PortforgeError
 from portforge.schema import FLOW_SCHEMA, LossReason
+from portforge_recorder.answers import Answers, Heard
 from portforge_recorder.attribute import attribute
 from portforge_recorder.identity import IdentitySource
 from portforge_recorder.load import Sizes, detach, load, remove, versions
@@ -69,6 +71,7 @@ class Drain:
     flows: pa.Table
     losses: pa.Table
     seconds: float
+    heard: Heard
 
 
 @dataclass
@@ -131,7 +134,7 @@ class Recorder:
         )
         try:
             folder = load(inventory.node, self.kubepods, self.sizes, self.interval, self.adopt_only)
-            with NodeMaps(folder) as maps:
+            with NodeMaps(folder) as maps, Answers(maps) as self._answers:
                 self._loop(maps, inventory, folder)
         finally:
             self._writer.close()
@@ -178,6 +181,7 @@ class Recorder:
         snapshot_due = due + _SNAPSHOT_SECONDS
         seen: object = None
         while not self.stop.is_set():
+            self._answers.listen()
             pods = maps.pod_names().keys()
             changes = self.look()
             if (self._look(), pods, changes, state.ids()) != seen:
@@ -305,6 +309,7 @@ class Recorder:
             for known in state.known().values()
             for number, rule in enumerate(known.rules, start=1)
         }
+        self._answers.listen()
         flows, unattributed = attribute(
             drained.keys,
             drained.values,
@@ -315,6 +320,7 @@ class Recorder:
             (time.time_ns() - boot) // 1000,
             boot,
             self._inventory.node,
+            partial(self._answers.names.of, now=boot),
         )
         told = Told(now, maps.losses())
         losses = self._losses(told, unattributed, flows.num_rows)
@@ -326,7 +332,7 @@ class Recorder:
             self._mark.durable = told
         self._forget_dead(maps, boot)
         self._forget_departed(maps)
-        self.on_drain(Drain(flows, losses, time.monotonic() - begun))
+        self.on_drain(Drain(flows, losses, time.monotonic() - begun, self._answers.heard()))
         self.on_tick(
             Tick(
                 now,
@@ -412,6 +418,7 @@ class Recorder:
         for cgroup, name in maps.pod_names().items():
             if cgroup in dead:
                 self._departed.pop(pod_uid(name) or "", None)
+        self._answers.names.forget(dead)
         for cgroup in dead:
             maps.remove("pods", cgroup)
             maps.remove("pod_names", cgroup)

@@ -6,7 +6,7 @@ contract 1. Reads no map, no clock and no file. What is not known stays null, ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +16,14 @@ import pyarrow as pa
 
 from portforge.apply.cgroups import pod_uid
 from portforge.apply.inventory import Inventory, Pod
-from portforge.apply.layout import FLOW, FLOW_KEY, PROTOCOLS, Direction, Scope, unpacked_address
+from portforge.apply.layout import (
+    FLOW,
+    FLOW_KEY,
+    PROTOCOLS,
+    Direction,
+    Scope,
+    unpacked_address,
+)
 from portforge.apply.layout import Verdict as KernelVerdict
 from portforge.schema import FLOW_SCHEMA, SORT_COLUMNS, Peer, PeerKind, Verdict
 
@@ -45,6 +52,7 @@ def attribute(
     clock: int,
     now: int,
     node: str,
+    told: Callable[[int, bytes], str | None],
 ) -> tuple[pa.Table, int]:
     """Flow records of one drain.
 
@@ -59,6 +67,7 @@ def attribute(
     clock: µs since the epoch when CLOCK_BOOTTIME was 0.
     now: CLOCK_BOOTTIME, ns.
     node: this node's name.
+    told: the DNS name by which a pod, by its cgroup id, knows an address (16 bytes).
 
     Returns
     -------
@@ -99,7 +108,7 @@ def attribute(
         "peer_namespace": _text(peer, [p.namespace for p in peers]),
         "peer_workload_kind": _text(peer, [p.workload_kind for p in peers]),
         "peer_workload": _text(peer, [p.workload for p in peers]),
-        "peer_name": _text(np.zeros(len(keys), np.int64), [None]),
+        "peer_name": _peer_names(keys, cgroup, peers, peer, told),
         "verdict": _text(keys["verdict"], _VERDICTS),
         "connections": _count(values["connections"]),
         "bytes_sent": _count(values["bytes_sent"]),
@@ -204,6 +213,27 @@ def _peers(
             address = peers[2 * i].ip or ""
             peers.append(inventory.peer_at(address, _time(begin), _time(end)))
     return peers, peer
+
+
+def _peer_names(
+    keys: Array,
+    cgroup: Array,
+    peers: Sequence[Peer],
+    peer: Array,
+    told: Callable[[int, bytes], str | None],
+) -> pa.Array:
+    """What a pod called the outside peers it opened connections to."""
+    outside = np.array([p.kind is PeerKind.EXTERNAL for p in peers])[peer]
+    rows = np.flatnonzero(outside & (keys["direction"] == Direction.EGRESS))
+    pairs = cgroup[rows].astype(np.int64) * len(peers) + peer[rows]
+    _, where, which = np.unique(pairs, return_index=True, return_inverse=True)
+    names = [
+        told(int(keys["cgroup"][row]), keys["peer"][row].tobytes()) for row in rows[where].tolist()
+    ]
+    # The null at the end is of all other rows.
+    place = np.full(len(keys), len(names))
+    place[rows] = which
+    return _text(place, [*names, None])
 
 
 def _time(microseconds: int) -> datetime:

@@ -260,6 +260,8 @@ class Agent:
             losses[row["reason"]] += row["count"]
         if losses:
             tell("losses", losses=dict(sorted(losses.items())))
+        if drain.heard.dropped:
+            tell("names missed", dns_answers_dropped=drain.heard.dropped)
 
     def _ticked(self, tick: Tick) -> None:
         if self._tick is None:

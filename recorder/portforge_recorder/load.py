@@ -19,8 +19,8 @@ from pathlib import Path
 
 from portforge.apply import libbpf
 from portforge.apply.btf import KernelTypes
-from portforge.apply.layout import LEVEL_UNKNOWN
-from portforge.apply.node import BPFFS, MAPS, NodeMaps, pin_home
+from portforge.apply.layout import LEVEL_UNKNOWN, MAPS, PRIVATE, RINGS
+from portforge.apply.node import BPFFS, NodeMaps, pin_home
 from portforge.errors import HostError
 from portforge_recorder.kubepods import find_kubepods, level_by_path, unified_cgroups
 
@@ -45,6 +45,7 @@ SOURCES = (
     "sockets.h",
     "packet.h",
     "tcp.h",
+    "answers.h",
     "datagrams.h",
     "kernel.h",
     "portforge.c",
@@ -86,6 +87,8 @@ class Sizes:
     rules: int = 65536
     peers: int = 262144
     conversations: int = 65536
+    answer_pages: int = 128
+    """Of 4 KiB, a power of two: some 2,500 DNS answers that nobody has read yet."""
     same_attempt_ns: int = 120_000_000_000
     """A SYN sent again within this time is the same attempt (RFC 6298: 63 s by default)."""
 
@@ -253,7 +256,7 @@ def _compile(files: list[Path], defines: dict[str, str], folder: Path) -> None:
         "flags": [*flags, *(f"-D{k}={v}" for k, v in defines.items())],
         "headers": str(place),
         "programs": {**CGROUP_PROGRAMS, **dict.fromkeys(TRACEPOINTS, (_RAW_TRACEPOINT, -1))},
-        "maps": [*MAPS, "conversations", "sockets"],
+        "maps": [*MAPS, *RINGS, *PRIVATE],
         "folder": str(folder),
     }
     loader = Path(__file__).with_name("loader.py")

@@ -46,6 +46,11 @@ class Metrics:
         self.rows = counter("rows", "Rows written into the capture")
         self.connections = counter("connections", "Connections by verdict", "verdict")
         self.losses = counter("losses", "What the capture lacks; see the loss record", "reason")
+        self.answers = counter(
+            "dns_answers",
+            "DNS answers to pods; dropped: the ring was full",
+            "outcome",
+        )
         self.drain = Histogram(
             "portforge_drain_seconds",
             "Reading, attributing and writing one interval",
@@ -74,6 +79,8 @@ class Metrics:
         self.shipped = counter("ship_files", "Files brought into the object store")
         self.ship_pending = gauge("ship_pending_files", "Files that the object store lacks")
         self.ship_age = gauge("ship_age_seconds", "Of the oldest file that the object store lacks")
+        for outcome in ("read", "unreadable", "dropped"):
+            self.answers.labels(outcome)
         for reason in LossReason:
             self.losses.labels(reason.value)
         for verdict in Verdict:
@@ -87,6 +94,10 @@ class Metrics:
         counted = counted.set_column(0, "verdict", counted.column(0).cast(pa.string()))
         for row in counted.group_by("verdict").aggregate([("connections", "sum")]).to_pylist():
             self.connections.labels(row["verdict"]).inc(row["connections_sum"])
+        heard = drain.heard
+        self.answers.labels("read").inc(heard.read - heard.unreadable)
+        self.answers.labels("unreadable").inc(heard.unreadable)
+        self.answers.labels("dropped").inc(heard.dropped)
         for row in drain.losses.to_pylist():
             self.losses.labels(row["reason"]).inc(row["count"])
             if row["reason"] != LossReason.RECORDER_DOWN:

@@ -109,7 +109,8 @@ def drain_once(maps: NodeMaps, writer: Writer, count: int, times: Times) -> None
         times,
         "resolve: `attribute()`",
         lambda: attribute(
-            drained.keys, drained.values, listeners, names, inventory, {}, clock, boot, "bench"
+            *(drained.keys, drained.values, listeners, names, inventory, {}, clock, boot, "bench"),
+            told=lambda *_: None,
         ),
     )
     none = loss_table("bench", [])

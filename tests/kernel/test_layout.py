@@ -37,6 +37,7 @@ STRUCTURES = {
     "pf_listener_key": layout.LISTENER_KEY,
     "pf_listener": layout.LISTENER,
     "pf_config": layout.CONFIG,
+    "pf_answer": layout.ANSWER,
 }
 
 
@@ -100,19 +101,32 @@ def test_a_map_has_the_layout_that_python_reads(bed: Bed, name: str) -> None:
             assert btf.size(keys[structure]) == dtype.itemsize
 
 
+@pytest.mark.parametrize("name", layout.RINGS)
+def test_a_ring_has_records_as_python_reads_them(bed: Bed, name: str) -> None:
+    # A ring has no type of its own: its records are put together in answer_draft.
+    info = bpftool("map", "show", "pinned", str(bed.maps.folder / "maps" / f"{name[:-1]}_draft"))
+    btf, dtype = Btf(info["btf_id"]), layout.RINGS[name]
+    structure = next(c for c, d in STRUCTURES.items() if d is dtype)
+    (number,) = (k["id"] for k in btf.types.values() if k.get("name") == structure)
+    assert btf.fields(number) == dtype_fields(dtype)
+    assert btf.size(number) == dtype.itemsize == info["bytes_value"]
+
+
 def test_every_structure_of_the_header_is_compared() -> None:
     declared = set(re.findall(r"^struct (\w+) \{", HEADER, re.MULTILINE))
     assert declared == {*STRUCTURES, "pf_address"}
     used = {id(dtype) for kind in MAPS.values() for dtype in kind}
+    used |= {id(dtype) for dtype in layout.RINGS.values()}
     assert {id(d) for d in STRUCTURES.values()} <= used
 
 
 def test_every_map_of_the_header_is_known_by_name(bed: Bed) -> None:
     text = (sources() / "maps.h").read_text()
-    declared = set(re.findall(r"BPF_ARRAY\((\w+)", text))
+    declared = set(re.findall(r"BPF_(?:PERCPU_)?ARRAY\((\w+)", text))
+    declared |= set(re.findall(r"BPF_RINGBUF_OUTPUT\((\w+)", text))
     declared |= set(re.findall(r'BPF_(?:F_)?TABLE\("\w+", [^,]+, [^,]+, (\w+)', text))
     pinned = {p.name for p in (bed.maps.folder / "maps").iterdir()}
-    assert declared == pinned == {*MAPS, "conversations", "sockets"}
+    assert declared == pinned == {*MAPS, *layout.RINGS, *layout.PRIVATE}
 
 
 def test_sizes_come_from_the_loader(bed: Bed) -> None:
@@ -154,7 +168,8 @@ def test_every_number_of_the_header_is_one_of_pythons() -> None:
         assert str(layout.KERNEL_LOSSES[index]).startswith(word)
     assert constants()["NAME_LENGTH"] == layout.POD_NAME["name"].itemsize
     assert constants()["LEVEL_UNKNOWN"] == layout.LEVEL_UNKNOWN
-    rest = {"LOSS_REASONS", "NAME_LENGTH", "LEVEL_UNKNOWN"}
+    assert constants()["ANSWER_LENGTH"] == layout.ANSWER["payload"].itemsize
+    rest = {"LOSS_REASONS", "NAME_LENGTH", "LEVEL_UNKNOWN", "ANSWER_LENGTH"}
     assert set(constants()) - known - set(losses) == rest
 
 

@@ -104,14 +104,15 @@ Drain = Callable[..., tuple[pa.Table, int]]
 def drain(inventory: Inventory) -> Drain:
     """attribute() of entries made with ``flow`` and ``listener``."""
 
-    def run(*flows, listeners=(), rules=None, now=9_000_000_000):
+    def run(*flows, listeners=(), rules=None, now=9_000_000_000, told=lambda *_: None):
         keys = np.concatenate([np.zeros(0, FLOW_KEY), *(k for k, _ in flows)])
         values = np.concatenate([np.zeros(0, FLOW), *(v for _, v in flows)])
         pair = (
             np.concatenate([np.zeros(0, LISTENER_KEY), *(k for k, _ in listeners)]),
             np.concatenate([np.zeros(0, LISTENER), *(v for _, v in listeners)]),
         )
-        return attribute(keys, values, pair, NAMES, inventory, rules or {}, CLOCK, now, "node-a")
+        rest = (NAMES, inventory, rules or {}, CLOCK, now, "node-a", told)
+        return attribute(keys, values, pair, *rest)
 
     return run
 

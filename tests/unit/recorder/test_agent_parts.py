@@ -16,12 +16,16 @@ from portforge.errors import ClusterError
 from portforge.kube.policies import to_object
 from portforge.policy import PortPolicy
 from portforge.schema import FLOW_SCHEMA, Workload
+from portforge_recorder.agent import Drain
+from portforge_recorder.answers import Heard
 from portforge_recorder.canary import STALE, Canary
 from portforge_recorder.in_force import Attempt, Confirmed, Decision, PolicyState, StateName
 from portforge_recorder.memory import Memory, glass, slim
+from portforge_recorder.metrics import Metrics
 from portforge_recorder.policies import Counts
 from portforge_recorder.remembered import RememberedSource
 from portforge_recorder.report import policy_entries
+from portforge_recorder.writer import loss_table
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 WEB = Workload("shop", "Deployment", "web")
@@ -192,3 +196,15 @@ def test_the_inventory_is_remembered_over_a_restart_without_the_cluster(tmp_path
     assert RememberedSource(other, state).inventory().pods == ()  # type: ignore[arg-type]
     state.keep("inventory.json", json.dumps({"cluster": 3}))
     assert RememberedSource(Source(None), state).inventory().pods == ()  # type: ignore[arg-type]
+
+
+def test_dns_answers_are_counted_once_by_what_became_of_them() -> None:
+    metrics = Metrics()
+    for heard in (Heard(read=10, unreadable=2, dropped=3), Heard(read=1)):
+        metrics.drained(Drain(flows(), loss_table("n", []), 0.1, heard))
+    name = "portforge_dns_answers_total"
+    counted = {
+        outcome: metrics.registry.get_sample_value(name, {"outcome": outcome})
+        for outcome in ("read", "unreadable", "dropped")
+    }
+    assert counted == {"read": 9, "unreadable": 2, "dropped": 3}

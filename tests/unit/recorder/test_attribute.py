@@ -10,9 +10,14 @@ import pyarrow as pa
 import pytest
 
 from portforge.apply.inventory import Inventory, Pod
-from portforge.apply.layout import FLOW, FLOW_KEY, LISTENER, LISTENER_KEY
+from portforge.apply.layout import FLOW, FLOW_KEY, LISTENER, LISTENER_KEY, packed_address
 from portforge.schema import FLOW_SCHEMA, SORT_COLUMNS, Workload
 from portforge_recorder.attribute import attribute, canonical
+
+
+def nobody(_cgroup: int, _address: bytes) -> None:
+    """No pod was told a name."""
+
 
 CLOCK = 1_795_600_800_000_000
 WEB = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -187,7 +192,7 @@ def test_fifty_thousand_rows_in_well_under_a_second(inventory) -> None:
     nothing = np.zeros(0, LISTENER_KEY), np.zeros(0, LISTENER)
     names = {11: "podaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}
     start = time.process_time()
-    table, _ = attribute(keys, values, nothing, names, inventory, {}, 0, 0, "node-a")
+    table, _ = attribute(keys, values, nothing, names, inventory, {}, 0, 0, "node-a", nobody)
     assert time.process_time() - start < 1
     assert table.num_rows == n
 
@@ -215,7 +220,7 @@ def test_rows_name_the_pod_that_had_the_address_then(entry) -> None:
     empty = (np.zeros(0, LISTENER_KEY), np.zeros(0, LISTENER))
     inventory = Inventory("demo", "node-a", tuple(pods), cidrs=("10.77.0.0/24",))
     table, _ = attribute(
-        keys, values, empty, {11: f"pod{WEB}"}, inventory, {}, CLOCK, 10**12, "node-a"
+        keys, values, empty, {11: f"pod{WEB}"}, inventory, {}, CLOCK, 10**12, "node-a", nobody
     )
     found = {r["port"]: (r["peer_kind"], r["peer_workload"]) for r in table.to_pylist()}
     assert found == {
@@ -234,10 +239,35 @@ def test_a_pod_whose_owner_is_not_known_has_no_workload(entry) -> None:
     empty = (np.zeros(0, LISTENER_KEY), np.zeros(0, LISTENER))
     inventory = Inventory("demo", "node-a", (Pod(WEB, "shop", "web-x", None, "node-a"),))
     table, unattributed = attribute(
-        keys, values, empty, {11: f"pod{WEB}"}, inventory, {}, CLOCK, 10**12, "node-a"
+        keys, values, empty, {11: f"pod{WEB}"}, inventory, {}, CLOCK, 10**12, "node-a", nobody
     )
     row = table.to_pylist()[0]
     assert [row[n] for n in ("namespace", "workload_kind", "workload", "pod")] == [
         "shop", None, None, "web-x",
     ]  # fmt: skip
     assert unattributed == 0
+
+
+def test_an_outside_peer_that_the_pod_called_has_the_name_that_it_was_told(drain, entry) -> None:
+    asked = []
+
+    def told(cgroup: int, address: bytes) -> str | None:
+        asked.append((cgroup, address))
+        return {(11, packed_address("192.0.2.1")): "api.example.com"}.get((cgroup, address))
+
+    table, _ = drain(
+        entry(peer="192.0.2.1", port=1),
+        entry(peer="192.0.2.1", port=2, verdict=1),
+        entry(peer="192.0.2.1", port=3, direction=0),  # it called us
+        entry(peer="192.0.2.1", port=4, cgroup=12),  # another pod was told nothing
+        entry(peer="192.0.2.2", port=5),
+        entry(peer="10.77.0.12", port=6),  # of the cluster
+        entry(peer=None, port=7),
+        told=told,
+    )
+    named = {row["port"]: row["peer_name"] for row in table.to_pylist()}
+    assert named == {1: "api.example.com", 2: "api.example.com"} | dict.fromkeys(range(3, 8))
+    assert sorted(asked) == sorted(
+        (cgroup, packed_address(peer))
+        for cgroup, peer in ((11, "192.0.2.1"), (11, "192.0.2.2"), (12, "192.0.2.1"))
+    )
