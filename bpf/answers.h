@@ -1,6 +1,7 @@
 /* Names: DNS answers to the pods that asked, copied for the recorder, which reads them (names.py).
  * Only over UDP from port 53, in a conversation that the pod began and no policy denied: who was
- * not asked cannot fill the ring.
+ * not asked cannot fill the ring. Datagrams come in by softirq, one at a time on each CPU, so a
+ * draft for each CPU is enough.
  */
 
 #define PF_DNS_PORT 53
