@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from portforge.cli._cluster import cluster_options, open_cluster
+from portforge.cli._engine import engine_option
 
 if TYPE_CHECKING:
     from portforge.policy import PortPolicy
@@ -50,6 +51,7 @@ in the capture; 3 something to add, to remove, or about to expire; 5 the cluster
     type=click.Path(path_type=Path),
     help="YAML file of what must be learned, and what never may.",
 )
+@engine_option
 @click.option("--cluster", is_flag=True, help="Take the policies from the cluster, not a file.")
 @click.option("-n", "--namespace", help="With --cluster: of this namespace only.")
 @cluster_options
@@ -60,6 +62,7 @@ def command(
     until: str | None,
     unused_days: int,
     decisions: Path | None,
+    engine: str,
     cluster: bool,
     namespace: str | None,
     kubeconfig: Path | None,
@@ -81,7 +84,7 @@ def command(
     policies = _live(kubeconfig, context, namespace) if cluster else read_policies(places[0])
     found = drift(
         policies,
-        open_capture(places[-1], since, until),
+        open_capture(places[-1], since, until, engine),
         since=since,
         until=until,
         unused_days=unused_days,

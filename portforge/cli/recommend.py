@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from portforge.capture import open_capture
+from portforge.cli._engine import engine_option
 from portforge.recommend import KINDS, Options, Recommendation, read_decisions, recommend
 
 _COLOURS = {
@@ -58,7 +59,7 @@ Exit codes: 0 written; 1 the capture cannot be used, or the folder is not ours t
     type=click.Path(path_type=Path),
     help="YAML file of what must be learned, what never may, and what is sensitive.",
 )
-@click.option("--engine", default="duckdb", show_default=True, help="What sums up; another: spark.")
+@engine_option
 @click.option(
     "--price",
     type=click.IntRange(min=0),

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from portforge.cli._engine import engine_option
+
 EPILOG = """\b
 Examples:
   portforge roles capture/
@@ -34,6 +36,7 @@ Exit codes: 0 done; 1 an input cannot be used, or policies cannot be written.
     type=click.Path(path_type=Path),
     help="YAML file of what must be learned, what never may, and what is sensitive.",
 )
+@engine_option
 @click.option(
     "-o",
     "--output",
@@ -47,6 +50,7 @@ def command(
     until: str | None,
     distance: float,
     decisions: Path | None,
+    engine: str,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -63,7 +67,7 @@ def command(
     if output is not None and output.exists() and (output.is_file() or any(output.iterdir())):
         raise WriteError("is not an empty folder", place=str(output), remedy="choose another -o")
     made = recommend(
-        open_capture(capture, since, until),
+        open_capture(capture, since, until, engine),
         since=since,
         until=until,
         decisions=read_decisions(decisions) if decisions else (),

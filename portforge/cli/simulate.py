@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from portforge.cli._engine import engine_option
+
 EPILOG = """\b
 Examples:
   portforge simulate policies/ capture/
@@ -50,7 +52,7 @@ Exit codes: 0 done; 1 an input cannot be used; 3 with --fail-on-denied, somethin
     help="Causes to show for each workload.",
 )
 @click.option("--fail-on-denied", is_flag=True, help="Exit with 3 when a flow would be denied.")
-@click.option("--engine", default="duckdb", show_default=True, help="What sums up; another: spark.")
+@engine_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def command(
     policies: Path,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from portforge.cli._engine import engine_option
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -85,7 +87,7 @@ def _show(found: Verification, strict: bool) -> None:
     is_flag=True,
     help="Exit with 3 also for what is uncertain, and for denied first contacts and beacons.",
 )
-@click.option("--engine", default="duckdb", show_default=True, help="What sums up; another: spark.")
+@engine_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def command(
     policies: Path,

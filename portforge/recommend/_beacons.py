@@ -18,6 +18,7 @@ import pandas as pd
 
 from portforge.capture import Capture
 from portforge.recommend._edges import Edge
+from portforge.recommend._hours import all_hours
 from portforge.recommend._lifecycle import JOBS
 from portforge.schema import Direction, PeerKind, Workload
 
@@ -174,7 +175,7 @@ def _outside(edges: Sequence[Edge]) -> dict[_Destination, list[Edge]]:
 def _may_be(edges: Sequence[Edge]) -> bool:
     """Whether the sums allow for a rhythm; spares the rows of all the others."""
     connections = sum(edge.connections for edge in edges)
-    hours = {hour for edge in edges for hour in edge.hours}
+    hours = all_hours(edge.hours for edge in edges)
     size = sum(edge.bytes for edge in edges)
     # The sum may hold one large answer among many small ones.
     many = connections >= _EVENTS and sum(edge.rows for edge in edges) >= _EVENTS

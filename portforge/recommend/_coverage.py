@@ -7,9 +7,10 @@ twice, by hours and by days, and beside them stands the backtest.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+from portforge.recommend._hours import Hours
 
 __all__ = ["Completeness", "Coverage", "completeness", "coverage"]
 
@@ -51,53 +52,48 @@ class Completeness(NamedTuple):
 
 
 def completeness(
-    hours: Iterable[int],
-    ports: Iterable[tuple[Hashable, int]],
-    peers: Iterable[tuple[Hashable, int]],
+    hours: Hours,
+    ports: Sequence[Hours],
+    peers: Sequence[Hours],
 ) -> Completeness:
     """The four estimates; a day is a day of UTC.
 
     Parameters
     ----------
-    hours: hours since the epoch in which the workload was observed.
-    ports, peers: pairs of item and hour in which it was seen. A peer is one on a port.
+    hours: those in which the workload was observed.
+    ports, peers: for each, the hours in which it was seen. A peer is one on a port.
     """
-    observed = set(hours)
-    days = {hour // 24 for hour in observed}
-    by_hours = [set(items) for items in (ports, peers)]
-    by_days = [{(item, hour // 24) for item, hour in items} for items in by_hours]
     return Completeness(
-        coverage(len(observed), by_hours[0]),
-        coverage(len(days), by_days[0]),
-        coverage(len(observed), by_hours[1]),
-        coverage(len(days), by_days[1]),
+        coverage(len(hours), (len(port) for port in ports)),
+        coverage(hours.days, (port.days for port in ports)),
+        coverage(len(hours), (len(peer) for peer in peers)),
+        coverage(hours.days, (peer.days for peer in peers)),
     )
 
 
-def coverage(units: int, incidences: Iterable[tuple[Hashable, int]]) -> Coverage:
+def coverage(units: int, incidences: Iterable[int]) -> Coverage:
     """Sample coverage and richness by incidence in units of time.
 
     Parameters
     ----------
     units: T, the number of units (hours, days) in which the workload was observed.
-    incidences: pairs of item (a port, a peer) and unit in which it was seen.
+    incidences: for each item (a port, a peer) that was seen, in how many units.
 
     Notes
     -----
     Coverage: Chao & Jost, Ecology 93 (2012), 2533–2547. Richness: Chao2, a lower bound
     (Chao, Biometrics 43 (1987), 783–791). Q1, Q2: items seen in exactly one, two units.
 
-    >>> coverage(4, [("TCP 80", 1), ("TCP 80", 2), ("TCP 80", 3), ("TCP 22", 1)])
+    >>> coverage(4, [3, 1])
     Coverage(units=4, seen=2, coverage=0.75, richness=2.0)
-    >>> coverage(1, [("TCP 80", 1)]).coverage is None
+    >>> coverage(1, [1]).coverage is None
     True
     """
-    times = Counter(item for item, _ in set(incidences))
-    total, seen = sum(times.values()), len(times)
+    times = list(incidences)
+    total, seen = sum(times), len(times)
     if units < 2 or total == 0:
         return Coverage(units, seen, None, None)
-    once = sum(1 for n in times.values() if n == 1)
-    twice = sum(1 for n in times.values() if n == 2)
+    once, twice = times.count(1), times.count(2)
     missing = 0.0
     if once:
         weight = (units - 1) * once

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 
 from portforge.policy import Entity
 from portforge.recommend._edges import Edge
+from portforge.recommend._hours import all_hours
 from portforge.recommend._rules import Learned
 from portforge.schema import PeerKind
 
@@ -35,7 +36,7 @@ def few_draws(
             for edge in learned.edges
             if edge.peer.kind == PeerKind.EXTERNAL and edge not in decided
         ]
-        hours = {hour for edge in outside for hour in edge.hours}
+        hours = all_hours(edge.hours for edge in outside)
         draws = min(len(hours), sum(edge.connections for edge in outside))
         if outside and draws < least:
             found.append((learned.rule.id, draws))

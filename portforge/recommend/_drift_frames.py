@@ -16,6 +16,7 @@ from portforge.policy._yaml import _rule as _plain
 from portforge.recommend._drift_missing import Missing, New
 from portforge.recommend._drift_use import Known, Use, days_of, latest
 from portforge.recommend._edges import Edge, peer_text
+from portforge.recommend._hours import all_hours
 from portforge.recommend._options import Options
 from portforge.recommend._rules import learn_rules, peers_seen
 from portforge.schema import Verdict
@@ -292,7 +293,7 @@ def _seen(edges: Sequence[Edge]) -> dict[str, Any]:
     return {
         "connections": sum(edge.connections for edge in edges),
         "bytes": sum(edge.bytes for edge in edges),
-        "hours": len({hour for edge in edges for hour in edge.hours}),
+        "hours": len(all_hours(edge.hours for edge in edges)),
         "days": days_of(edges),
         "pods": len({pod for edge in edges for pod in edge.pods}),
         "first_seen": min((edge.first_seen for edge in edges), default=None),

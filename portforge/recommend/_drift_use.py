@@ -16,6 +16,7 @@ from portforge.policy import Mode, PeerSelector, PortPolicy, Rule, judge
 from portforge.policy._judge import _selects
 from portforge.recommend._decisions import Decision, Verb
 from portforge.recommend._edges import Edge
+from portforge.recommend._hours import all_hours
 from portforge.schema import Direction, Protocol, Verdict, Workload
 
 __all__ = ["Known", "Use", "days_of", "enforced", "latest", "rule_at", "uses"]
@@ -79,7 +80,7 @@ def latest(edges: Iterable[Edge]) -> datetime | None:
 
 def days_of(edges: Iterable[Edge]) -> int:
     """On how many distinct days (UTC) they were seen."""
-    return len({hour // 24 for edge in edges for hour in edge.hours})
+    return all_hours(edge.hours for edge in edges).days
 
 
 def enforced(policy: PortPolicy) -> PortPolicy:

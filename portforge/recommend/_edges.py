@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from portforge.recommend._hours import Hours
 from portforge.schema import Direction, Peer, PeerKind, Protocol, Verdict, Workload
 
 __all__ = ["Edge", "Party", "edges_of", "party", "peer_text", "workload_of"]
@@ -35,7 +36,7 @@ class Edge:
     bytes_received: int
     first_seen: datetime
     last_seen: datetime
-    hours: tuple[int, ...]
+    hours: Hours
     pods: tuple[str, ...]
     peer_names: tuple[str, ...]
 
@@ -74,7 +75,7 @@ def edges_of(frame: pd.DataFrame) -> list[Edge]:
             bytes_received=int(row["bytes_received"]),
             first_seen=row["first_seen"].to_pydatetime(),
             last_seen=row["last_seen"].to_pydatetime(),
-            hours=tuple(int(hour) for hour in row["hours"]),
+            hours=Hours(row["hours"]),
             pods=tuple(_items(row["pods"])),
             peer_names=tuple(_items(row["peer_names"])),
         )

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from portforge.capture import Window
+from portforge.recommend._hours import all_hours
 from portforge.recommend._marks import Around
 from portforge.recommend._options import Options
 from portforge.recommend._phases import Lives, phase_of
@@ -62,8 +63,8 @@ def evidence_row(
 ) -> dict[str, Any]:
     """What was seen of one rule; ``lives``: all workloads' pods."""
     edges = learned.edges
-    hours = {hour for edge in edges for hour in edge.hours}
-    days = {hour // 24 for hour in hours}
+    seen = all_hours(edge.hours for edge in edges)
+    hours, days = len(seen), seen.days
     targets = sorted({edge.target_port for edge in edges if edge.target_port is not None})
     phase = phase_of(workload, learned, lives, window, options.enough_hours)
     return {
@@ -79,13 +80,13 @@ def evidence_row(
         "peers": peers_seen(learned),
         "connections": sum(edge.connections for edge in edges),
         "bytes": sum(edge.bytes for edge in edges),
-        "hours": len(hours),
-        "days": len(days),
+        "hours": hours,
+        "days": days,
         "pods": len({pod for edge in edges for pod in edge.pods}),
         "pods_total": pods_total,
         "first_seen": min((edge.first_seen for edge in edges), default=None),
         "last_seen": max((edge.last_seen for edge in edges), default=None),
-        "confidence": _confidence(learned, len(hours), len(days), window, options),
+        "confidence": _confidence(learned, hours, days, window, options),
         "phase": phase.name,
         "period": phase.period or None,
         "phase_reason": phase.reason,

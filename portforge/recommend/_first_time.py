@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from portforge.recommend._edges import Edge, Party
+from portforge.recommend._hours import Hours
 from portforge.recommend._lifecycle import JOBS
 from portforge.recommend._one_sided import ends
 from portforge.recommend._options import Options
@@ -42,12 +43,12 @@ class _Use:
     """What one peer did at a door, by the records of both ends."""
 
     edges: list[Edge] = field(default_factory=list)
-    hours: set[int] = field(default_factory=set)
+    hours: Hours = field(default_factory=Hours)
     names: set[str] = field(default_factory=set)
 
     def add(self, edge: Edge) -> None:
         self.edges.append(edge)
-        self.hours.update(edge.hours)
+        self.hours |= edge.hours
         self.names.update(edge.peer_names)
 
     @property
@@ -56,7 +57,7 @@ class _Use:
 
     @property
     def days(self) -> int:
-        return len({hour // 24 for hour in self.hours})
+        return self.hours.days
 
     @property
     def outside(self) -> bool:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from portforge.capture import Window
+from portforge.recommend._hours import Hours
 from portforge.recommend._options import Options
 
 __all__ = ["JOBS", "Item", "Life", "Pod", "checklist", "restart"]
@@ -40,7 +41,7 @@ class Life:
     kind: str
     first_seen: datetime
     last_seen: datetime
-    hours: frozenset[int]
+    hours: Hours
     pods: Sequence[Pod]
     losses: Mapping[str, int]
     """Events lost on its nodes, by reason; without what is only a gap of the recorder."""
@@ -103,7 +104,7 @@ def restart(kind: str, pods: Sequence[Pod], window: Window) -> Item:
 
 
 def _daily_cycle(life: Life) -> Item:
-    hours, days = len(life.hours), len({hour // 24 for hour in life.hours})
+    hours, days = len(life.hours), life.hours.days
     if hours >= 24 and days >= 2:
         return _YES
     missing = f"a full daily cycle: seen in {hours} hours on {days} days, 24 on 2 are wanted"

@@ -8,6 +8,7 @@ import pandas as pd
 
 from portforge.capture import Window
 from portforge.recommend._edges import Edge
+from portforge.recommend._hours import all_hours
 from portforge.recommend._lifecycle import JOBS, Life, Pod, restart
 from portforge.recommend._report import losses_of
 from portforge.recommend._rules import Learned
@@ -45,7 +46,7 @@ def life_of(
         kind=workload.kind,
         first_seen=min(edge.first_seen for edge in edges),
         last_seen=max(edge.last_seen for edge in edges),
-        hours=frozenset(hour for edge in edges for hour in edge.hours),
+        hours=all_hours(edge.hours for edge in edges),
         pods=_pods(pods, took_part),
         losses=losses_of(lost)["by_reason"],
         last_loss=None if lost.empty else lost["interval_end"].max().to_pydatetime(),

@@ -13,7 +13,7 @@ from portforge.recommend._edges import peer_text
 from portforge.recommend._findings import ONLY_INSIDE
 from portforge.recommend._lifecycle import JOBS, Item
 from portforge.recommend._options import Options
-from portforge.recommend._seen import WITH, Found, Items, Seen
+from portforge.recommend._seen import WITH, Items, Seen
 from portforge.schema import Direction
 
 __all__ = ["Missing", "missing_of"]
@@ -93,7 +93,7 @@ def _uncovered(
         ]
         if not short:
             continue
-        once = {name: f for name, f in (peers or ports).items() if _days(f) == 1}
+        once = {name: f for name, f in (peers or ports).items() if f.hours.days == 1}
         text = (
             f"{direction} coverage: {', '.join(short)}; {options.enough_coverage:g} is wanted "
             "(optimistic estimates)"
@@ -157,12 +157,11 @@ _UNDECIDED = {
 
 def _callers(seen: Seen, peers: Items) -> Iterable[Missing]:
     """Who is called now and then may be called at start-up, also by what did not start yet."""
-    days = {hour // 24 for hour in seen.life.hours}
     rare = [
         name
         for name, found in peers.items()
         if not any(f"/{kind}/" in name for kind in JOBS)
-        and 2 * _days(found) < len({day for day in days if day >= min(found.hours) // 24})
+        and 2 * found.hours.days < seen.life.hours.since(found.hours.first // 24 * 24).days
     ]
     calling = {name.partition(" from ")[2] for name in peers}
     quiet = [name for name in seen.unrestarted if name not in calling]
@@ -176,10 +175,6 @@ def _callers(seen: Seen, peers: Items) -> Iterable[Missing]:
 
 def _estimate(found: Coverage) -> str:
     return "unknown" if found.coverage is None else f"{found.coverage:.4f}"
-
-
-def _days(found: Found) -> int:
-    return len({hour // 24 for hour in found.hours})
 
 
 def _some(names: Iterable[str]) -> str:

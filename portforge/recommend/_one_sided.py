@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from portforge.recommend._edges import Edge, Party, party
+from portforge.recommend._hours import Hours
 from portforge.recommend._options import Options
 from portforge.schema import Direction, PeerKind
 
@@ -33,7 +34,7 @@ class _Use:
 
     connections: int = 0
     small: bool = True
-    hours: set[int] = field(default_factory=set)
+    hours: Hours = field(default_factory=Hours)
     pods: set[str] = field(default_factory=set)
     """Of the source; its addresses, where only the target's record is there."""
 
@@ -41,7 +42,7 @@ class _Use:
         # No connection opened: one that is older than the recorder, and no probe.
         self.small &= edge.connections > 0 and is_probe(edge, options)
         self.connections += edge.connections
-        self.hours.update(edge.hours)
+        self.hours |= edge.hours
         incoming = edge.direction == Direction.INGRESS
         self.pods.update([edge.peer.ip] if incoming and edge.peer.ip else edge.pods)
 

@@ -25,6 +25,7 @@ import pandas as pd
 
 from portforge.capture import Window
 from portforge.recommend._edges import Edge, Party, party
+from portforge.recommend._hours import all_hours
 from portforge.recommend._lifecycle import JOBS
 from portforge.recommend._options import Options
 from portforge.recommend._sensitive import sensitive_name
@@ -80,7 +81,7 @@ class _About:
 
     @property
     def hours(self) -> int:
-        return len({hour for edge in self.edges for hour in edge.hours})
+        return len(all_hours(edge.hours for edge in self.edges))
 
     @property
     def first_seen(self) -> float:

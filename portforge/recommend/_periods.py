@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-__all__ = ["CHANCE", "Life", "Phase", "hour_of", "periodic", "rhythm_of_job", "times_of"]
+from portforge.recommend._hours import Hours
+
+__all__ = ["CHANCE", "Life", "Phase", "hour_of", "periodic", "rhythm_of_job"]
 
 _HOUR, _MINUTE = timedelta(hours=1), timedelta(minutes=1)
 _DAY, _WEEK = 24, 168
@@ -37,25 +39,14 @@ def hour_of(instant: datetime) -> int:
     return int(instant.timestamp()) // 3600
 
 
-def times_of(hours: Sequence[int]) -> list[tuple[int, int]]:
-    """First and last hour of each time it was used: hours without a break are one."""
-    found: list[tuple[int, int]] = []
-    for hour in hours:
-        if found and hour == found[-1][1] + 1:
-            found[-1] = (found[-1][0], hour)
-        else:
-            found.append((hour, hour))
-    return found
-
-
-def rhythm_of_job(pods: Sequence[Life], hours: Sequence[int]) -> Phase | None:
+def rhythm_of_job(pods: Sequence[Life], hours: Hours) -> Phase | None:
     """The rhythm of a job's runs, where the hours of a rule follow it."""
     runs = _runs(pods)
     if len(runs) == 1:
         return Phase("unclear", "one run of the job was seen: its rhythm is not known")
-    used = set(hours)
     taking = sum(
-        not used.isdisjoint(range(hour_of(r.first_seen), hour_of(r.last_seen) + 1)) for r in runs
+        any(hour in hours for hour in range(hour_of(r.first_seen), hour_of(r.last_seen) + 1))
+        for r in runs
     )
     if 2 * taking < len(runs):
         return None
@@ -88,16 +79,16 @@ def _name(period: float) -> str:
     return f"every {near:g} h" if near >= 1 else f"every {near * 60:.0f} min"
 
 
-def periodic(opened: int, hours: Sequence[int], last: int) -> Phase | None:
+def periodic(opened: int, hours: Hours, last: int) -> Phase | None:
     """The period of a rule.
 
     Parameters
     ----------
     opened: its connections.
-    hours: those in which it was used, sorted; ``last`` is the last of the window.
+    hours: those in which it was used; ``last`` is the last of the window.
     """
-    times = times_of(hours)
-    span = hours[-1] - hours[0] + 1
+    times = hours.runs()
+    span = hours.last - hours.first + 1
     # At random, one call in an hour on average leaves a third of the hours without any.
     often = 0.75 * len(hours) <= opened < 1.5 * len(hours)
     if span >= _DAY and 10 * len(hours) >= 9 * span and often:

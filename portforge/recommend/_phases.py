@@ -27,6 +27,7 @@ import pandas as pd
 
 from portforge.capture import Window
 from portforge.recommend._edges import Edge, peer_text
+from portforge.recommend._hours import Hours, all_hours
 from portforge.recommend._lifecycle import JOBS
 from portforge.recommend._periods import (
     CHANCE,
@@ -35,7 +36,6 @@ from portforge.recommend._periods import (
     hour_of,
     periodic,
     rhythm_of_job,
-    times_of,
 )
 from portforge.recommend._rules import Learned
 from portforge.schema import Direction, PeerKind, Workload
@@ -98,7 +98,7 @@ def _text(phase: Phase) -> str:
 
 
 def _phase(workload: Workload, edges: Sequence[Edge], lives: Lives, window: Window) -> Phase:
-    hours = sorted({hour for edge in edges for hour in edge.hours})
+    hours = all_hours(edge.hours for edge in edges)
     pods = lives.get(workload, ())
     first, last = hour_of(window.start), hour_of(window.end)
     return (
@@ -106,14 +106,14 @@ def _phase(workload: Workload, edges: Sequence[Edge], lives: Lives, window: Wind
         or _start_up(workload, edges, hours, lives, window)
         or _after_rollout(workload, edges, hours, lives, window)
         or periodic(sum(edge.connections for edge in edges), hours, last)
-        or _steady(hours, max(first, hours[0]), last)
+        or _steady(hours, max(first, hours.first), last)
     )
 
 
 def _start_up(
     workload: Workload,
     edges: Sequence[Edge],
-    hours: Sequence[int],
+    hours: Hours,
     lives: Lives,
     window: Window,
 ) -> Phase | None:
@@ -136,13 +136,13 @@ def _start_up(
     return None
 
 
-def _after_starts(lives: Iterable[Life], hours: Sequence[int], window: Window) -> str | None:
+def _after_starts(lives: Iterable[Life], hours: Hours, window: Window) -> str | None:
     # A pod that was there in the first hour may be older than the recording.
     starts = [life.first_seen for life in lives if life.first_seen > window.start + _HOUR]
-    allowed = {hour for t in starts for hour in range(hour_of(t), hour_of(t + _HOUR) + 1)}
-    if not starts or not allowed.issuperset(hours):
+    allowed = Hours(hour for t in starts for hour in range(hour_of(t), hour_of(t + _HOUR) + 1))
+    if not starts or allowed | hours != allowed:
         return None
-    times = times_of(hours)
+    times = hours.runs()
     share = len(allowed) / max(hour_of(window.end) - hour_of(window.start) + 1, 1)
     if share ** len(times) > CHANCE:
         return None
@@ -180,7 +180,7 @@ def _generations(workload: Workload, lives: Sequence[Life]) -> tuple[set[str], d
 def _after_rollout(
     workload: Workload,
     edges: Sequence[Edge],
-    hours: Sequence[int],
+    hours: Hours,
     lives: Lives,
     window: Window,
 ) -> Phase | None:
@@ -200,8 +200,8 @@ def _after_rollout(
     )
 
 
-def _steady(hours: Sequence[int], first: int, last: int) -> Phase:
-    days = len({hour // _DAY for hour in hours})
+def _steady(hours: Hours, first: int, last: int) -> Phase:
+    days = hours.days
     since = last // _DAY - first // _DAY + 1
     text = f"in {len(hours)} hours, on {days} of {since} days since first seen"
     if len(hours) >= _MANY and days >= 2 and 2 * days >= since:

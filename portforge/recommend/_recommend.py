@@ -98,6 +98,7 @@ def recommend(
     lives = lives_of(pods)
     quiet = unrestarted(pods, window)
     around = around_of(edges, {*pods["node"]}, decisions)
+    own = pods.groupby(["namespace", "workload_kind", "workload"]).indices
     progress(f"writing rules for {len(subjects)} workloads")
     made = [
         _one(
@@ -106,7 +107,7 @@ def recommend(
             learned,
             left,
             decided,
-            pods,
+            pods.iloc[own.get(tuple(workload), [])],
             quiet,
             losses,
             window,
@@ -189,16 +190,11 @@ def _one(
     if own_decisions:
         rules = decide_rules(rules, decided, own_decisions)
     left = withheld(left, rules, around)
-    own = pods[
-        (pods["namespace"] == workload.namespace)
-        & (pods["workload_kind"] == workload.kind)
-        & (pods["workload"] == workload.name)
-    ]
-    life = life_of(workload, edges, rules, own, losses)
+    life = life_of(workload, edges, rules, pods, losses)
     others = ["/".join(w) for w in quiet if w.namespace == workload.namespace and w != workload]
     seen = Seen(rules, left, life, frozenset(as_decided), others)
     status = status_of(seen, window, options)
-    pods_total = own["pod"].nunique()
+    pods_total = pods["pod"].nunique()
     policy = _policy(workload, rules)
     return _Made(
         policy,

@@ -12,11 +12,12 @@ from ipaddress import ip_address, ip_network
 from portforge.policy import Entity
 from portforge.recommend._edges import Edge, party, workload_of
 from portforge.recommend._findings import Left
+from portforge.recommend._hours import Hours
 from portforge.recommend._lifecycle import Life
 from portforge.recommend._rules import Learned
 from portforge.schema import Direction, PeerKind, Protocol
 
-__all__ = ["WITH", "Found", "Items", "Seen", "items_of", "pairs"]
+__all__ = ["WITH", "Found", "Items", "Seen", "items_of"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Seen:
 class Found:
     """One port or one peer of a port: the hours it was seen in, and since when."""
 
-    hours: set[int]
+    hours: Hours
     first_seen: datetime
 
 
@@ -73,8 +74,8 @@ WITH = {Direction.INGRESS: "from", Direction.EGRESS: "to"}
 
 
 def _add(items: Items, name: str, edge: Edge) -> None:
-    found = items.setdefault(name, Found(set(), edge.first_seen))
-    found.hours.update(edge.hours)
+    found = items.setdefault(name, Found(Hours(), edge.first_seen))
+    found.hours |= edge.hours
     found.first_seen = min(found.first_seen, edge.first_seen)
 
 
@@ -100,8 +101,3 @@ def _granted(learned: Learned, edge: Edge) -> str | None:
             return str(peer)
     who = party(edge.peer)
     return None if who is None else "/".join(who)
-
-
-def pairs(items: Items) -> list[tuple[str, int]]:
-    """Each port or peer with each of its hours."""
-    return [(name, hour) for name, found in items.items() for hour in found.hours]

@@ -18,7 +18,7 @@ from portforge.recommend._coverage import Completeness, completeness
 from portforge.recommend._lifecycle import Item, checklist
 from portforge.recommend._missing import Missing, missing_of
 from portforge.recommend._options import Options
-from portforge.recommend._seen import Seen, items_of, pairs
+from portforge.recommend._seen import Seen, items_of
 from portforge.schema import Direction
 
 __all__ = ["Status", "duration", "status_of"]
@@ -41,7 +41,9 @@ def status_of(seen: Seen, window: Window, options: Options) -> Status:
     """The status of one workload."""
     items = {d: items_of(seen, d) for d in Direction}
     covered = {
-        str(d): completeness(seen.life.hours, pairs(ports), pairs(peers))
+        str(d): completeness(
+            seen.life.hours, *([one.hours for one in part.values()] for part in (ports, peers))
+        )
         for d, (ports, peers) in items.items()
     }
     lifecycle = checklist(seen.life, window, options)

@@ -160,6 +160,9 @@ GROUP = (
 ARMS: dict[str, Callable[[Path], int]] = {
     "bare scan": _duckdb(f"{SCAN} FROM {{files}}"),
     "bare aggregation": _duckdb(f"{GROUP} FROM {{files}} GROUP BY {KEYS}"),
+    "bare aggregation, by pod and day": _duckdb(
+        f"{GROUP} FROM {{files}} GROUP BY {KEYS}, {REST}, epoch_us(first_seen) // 86400000000"
+    ),
     "sums (open, edges, pods)": _sums("duckdb"),
     "recommend": _recommend,
     "pandas groupby": _pandas,
@@ -175,6 +178,8 @@ AFTER = ("sums, with rollups", "recommend, with rollups")
 
 def inside(arm: str, capture: Path) -> None:
     """One arm in this process; prints what it took, imports aside."""
+    import sklearn.ensemble  # noqa: F401  recommend takes it in when it looks for outliers
+
     import portforge.recommend  # noqa: F401
 
     before, began = _processor(), time.perf_counter()

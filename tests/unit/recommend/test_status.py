@@ -12,6 +12,7 @@ from flow_rows import Row, loss, row, write_capture
 from portforge.capture import Window, open_capture
 from portforge.recommend import Options, read_decisions, recommend
 from portforge.recommend._coverage import Coverage, completeness
+from portforge.recommend._hours import Hours
 from portforge.recommend._lifecycle import Item, Life, Pod, checklist
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
@@ -28,7 +29,7 @@ def life(days: float, *pods: Pod, kind: str = "Deployment", **other: Any) -> dic
         "kind": kind,
         "first_seen": at(0),
         "last_seen": at(days),
-        "hours": frozenset(range(int(days * DAY))),
+        "hours": Hours(range(int(days * DAY))),
         "pods": pods,
         "losses": {},
     }
@@ -80,7 +81,7 @@ def test_a_weekend_counts_as_a_whole_and_while_the_workload_was_there() -> None:
 
 
 def test_a_job_needs_a_second_run_instead_of_a_daily_cycle() -> None:
-    one = life(9, pod("j-1", 5, 5.01), kind="CronJob", hours=frozenset({120}))
+    one = life(9, pod("j-1", 5, 5.01), kind="CronJob", hours=Hours([120]))
     assert "daily_cycle" not in one
     assert one["cron_cycle"].answer == "no"
     assert "weekly one two weeks" in one["cron_cycle"].missing
@@ -100,9 +101,8 @@ def test_a_replica_without_answered_traffic_is_named() -> None:
 
 
 def test_coverage_by_days_sees_what_hours_hide() -> None:
-    steady = [("TCP 80", hour) for hour in range(14 * DAY)]
-    once = [("TCP 587", 50), ("TCP 587", 51), ("TCP 587", 52)]
-    found = completeness(range(14 * DAY), steady + once, steady)
+    steady, once = Hours(range(14 * DAY)), Hours([50, 51, 52])
+    found = completeness(steady, [steady, once], [steady])
     assert found.ports_by_hours.coverage == 1
     assert found.ports_by_days == Coverage(14, 2, 0.933333, 2.0)
     assert found.peers_by_days.coverage == 1
