@@ -34,7 +34,7 @@ from .release import NAMESPACE, Release, until
 
 pytestmark = pytest.mark.timeout(900)  # with the installation, on a machine that is shared
 NS = "gate"
-PORT, BACKDOOR = 8081, 8082
+PORT, BACKDOOR, NEIGHBOURS, ELSEWHERE = 8081, 8082, 8083, 8084
 FRESH = 10
 
 
@@ -43,9 +43,29 @@ DNS = [
     rule(f"out-dns-{protocol}", protocol, 53, ("kube-system", "Deployment", "coredns"))
     for protocol in ("TCP", "UDP")
 ]
+
+
+def open_to(name: str, port: int, namespace: str) -> Object:
+    """A rule that names a namespace."""
+    return rule(name, "TCP", port) | {"peers": [{"namespace": namespace}]}
+
+
 POLICIES: dict[str, Object] = {
-    "DaemonSet_safe": {"ingress": [FRIENDS]},
-    "Deployment_bound": {"egress": [*DNS, rule("out-80", "TCP", 80, (NS, "Deployment", "plain"))]},
+    "DaemonSet_safe": {
+        "ingress": [
+            FRIENDS,
+            open_to("in-8083", NEIGHBOURS, NS),
+            open_to("in-8084", ELSEWHERE, "kube-system"),
+        ]
+    },
+    "Deployment_bound": {
+        "egress": [
+            *DNS,
+            rule("out-80", "TCP", 80, (NS, "Deployment", "plain")),
+            open_to("out-8083", NEIGHBOURS, NS),
+            open_to("out-8084", ELSEWHERE, "kube-system"),
+        ]
+    },
     "Deployment_fresh": {"ingress": [], "egress": []},
 }
 
@@ -58,8 +78,9 @@ def room(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     try:
         room.open()
         room.apply(
-            daemonset("safe", listen(PORT, BACKDOOR)),
+            daemonset("safe", listen(PORT, BACKDOOR, NEIGHBOURS, ELSEWHERE)),
             service("safe", "safe", (80, PORT)),
+            service("near", "safe", (NEIGHBOURS, NEIGHBOURS), (ELSEWHERE, ELSEWHERE)),
             daemonset("friend", idle),
             daemonset("stranger", idle),
             deployment("plain", listen(PORT), room.cluster.nodes[0]),
@@ -92,6 +113,22 @@ def test_the_workload_that_is_named_comes_in_from_every_node(room: Room) -> None
     assert met(room, "stranger", *targets) == dict.fromkeys(nodes, "TimeoutError")
     # Who is let in is let in on that port.
     assert met(room, "friend", *servers(room, BACKDOOR)) == dict.fromkeys(nodes, "TimeoutError")
+
+
+def test_a_namespace_that_is_named_comes_in_and_is_reached(room: Room) -> None:
+    """Whoever of it, from every node; out to its pods and to its Services."""
+    nodes = {node.name for node in room.cluster.nodes}
+    for app in ("friend", "stranger"):
+        near = met(
+            room, app, *servers(room, NEIGHBOURS), f"near.gate.svc.cluster.local:{NEIGHBOURS}"
+        )
+        assert near == dict.fromkeys(nodes, "open")
+        far = met(room, app, *servers(room, ELSEWHERE))
+        assert far == dict.fromkeys(nodes, "TimeoutError")
+    pod = room.pod("bound")
+    for port, outcome in ((NEIGHBOURS, "open"), (ELSEWHERE, "PermissionError")):
+        targets = [*servers(room, port), f"near.gate.svc.cluster.local:{port}"]
+        assert ways(room.knock(pod, *targets)) == outcome
 
 
 def test_a_scan_finds_no_open_port(room: Room) -> None:
