@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from portforge.apply.inventory import Inventory, Pod
@@ -179,7 +179,7 @@ def test_sorted_whatever_the_order_of_the_map(drain, entry) -> None:
     assert canonical(pa.concat_tables([table.slice(50), table.slice(0, 50)])).equals(table)
 
 
-def test_fifty_thousand_rows_in_well_under_a_second(inventory) -> None:
+def test_none_of_fifty_thousand_rows_is_lost(inventory) -> None:
     n = 50_000
     random = np.random.default_rng(1)
     keys, values = np.zeros(n, FLOW_KEY), np.zeros(n, FLOW)
@@ -191,10 +191,10 @@ def test_fifty_thousand_rows_in_well_under_a_second(inventory) -> None:
     values["first_ns"] = values["last_ns"] = random.integers(1, 2**50, n)
     nothing = np.zeros(0, LISTENER_KEY), np.zeros(0, LISTENER)
     names = {11: "podaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}
-    start = time.process_time()
+    values["connections"] = random.integers(0, 9, n)
     table, _ = attribute(keys, values, nothing, names, inventory, {}, 0, 0, "node-a", nobody)
-    assert time.process_time() - start < 1
     assert table.num_rows == n
+    assert pc.sum(table["connections"]).as_py() == values["connections"].sum()
 
 
 def test_rows_name_the_pod_that_had_the_address_then(entry) -> None:
