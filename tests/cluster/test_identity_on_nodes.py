@@ -44,6 +44,7 @@ pytestmark = [
 ]
 NS = "who"
 HOST = "server.who.svc.cluster.local"
+NAMED = "named.who.svc.cluster.local"
 BACKEND, INIT, DEBUG, PROBED, DOOR = 8081, 8082, 8083, 8084, 30081
 SERVER = {"peer_namespace": NS, "peer_workload_kind": "Deployment", "peer_workload": "server"}
 CUSTOM = "rollouts.example.net"
@@ -62,7 +63,7 @@ def _objects(room: Room) -> list[Object]:
     everywhere = call(
         f"{HOST}:80", "store.who.svc.cluster.local:8081", f"{three.address}:{DOOR}",
         "outside.who.svc.cluster.local:443", "alias.who.svc.cluster.local:80",
-        "kubernetes.default.svc.cluster.local:443",
+        "kubernetes.default.svc.cluster.local:443", f"{NAMED}:6443",
     )  # fmt: skip
     probe = {"tcpSocket": {"port": PROBED}, "periodSeconds": 1}
     store = selected("store", pod_spec(listen(BACKEND), three), serviceName="store")
@@ -77,10 +78,9 @@ def _objects(room: Room) -> list[Object]:
         made("v1", "Service", "door", {"type": "NodePort", "selector": {"app": "server"}, "ports": [
             {"port": 80, "targetPort": BACKEND, "nodePort": DOOR}]}),
         service("outside", None, (443, 6443)),
-        {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-         "metadata": {"name": "outside-1", "labels": {"kubernetes.io/service-name": "outside"}},
-         "addressType": "IPv4", "ports": [{"name": "p443", "port": 6443}],
-         "endpoints": [{"addresses": [room.cluster.network.server]}]},
+        service("named", None, (6443, 6443), clusterIP="None"),
+        _leading("outside", "p443", room.cluster.network.server),
+        _leading("named", "p6443", room.cluster.network.server),
         made("v1", "Service", "alias", {"type": "ExternalName", "externalName": HOST}),
         deployment("buyer", everywhere, two),
         deployment("starter", ["sleep", "infinity"], two, initContainers=[first]),
@@ -93,6 +93,18 @@ def _objects(room: Room) -> list[Object]:
         made("batch/v1", "Job", "once", {"template": {
             "spec": pod_spec(connect, three, restartPolicy="OnFailure")}}),
     ]  # fmt: skip
+
+
+def _leading(name: str, port: str, address: str) -> Object:
+    """What makes a Service without selector lead to an address outside."""
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": f"{name}-1", "labels": {"kubernetes.io/service-name": name}},
+        "addressType": "IPv4",
+        "ports": [{"name": port, "port": 6443}],
+        "endpoints": [{"addresses": [address]}],
+    }
 
 
 def _custom(room: Room) -> None:
@@ -261,6 +273,18 @@ def test_external_name_leads_to_the_service(rows: Rows) -> None:
     assert asked.only("peer_ip") == asked.of(peer_kind="service", **SERVER).only("peer_ip")
     rounds = buyer.of(port=BACKEND).frame["connections"].sum()
     assert asked.frame["connections"].sum() >= 2 * rounds - 2
+
+
+def test_an_outside_address_has_the_name_that_the_pod_asked_for(
+    rows: Rows, release: Release
+) -> None:
+    """The cluster's DNS answered, through kube-proxy, often from another node."""
+    server = rows.of(
+        namespace=NS, workload="buyer", direction="egress", port=6443, peer_kind="external",
+        peer_ip=release.cluster.network.server,
+    )  # fmt: skip
+    assert server.only("peer_name") == {NAMED}
+    assert rows.of(namespace=NS, workload="buyer", peer_kind="service").only("peer_name") == {None}
 
 
 def test_the_api_server(rows: Rows) -> None:
